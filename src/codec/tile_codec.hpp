@@ -1,0 +1,46 @@
+// Tiles of K and V between exact half-precision rows and sealed records: gather, rotate, normalize, round, pack, and back.
+// Sits on format and kernels; knows nothing of caches, sequences or engines.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/half.hpp"
+#include "base/result.hpp"
+#include "format/tile_record.hpp"
+
+namespace kvarn {
+
+// How codes are chosen; every level writes the same format.
+enum class EncoderLevel : std::uint8_t {
+  kOfficial,  // the published method: VarN (8 iterations) and min/max round-to-nearest (algorithm: KVarN, arXiv 2606.03458)
+  kScaled,    // the same after scaling the tile by a power of two, so that small and large tiles are normalized alike (default)
+};
+
+// Which side a tile serves: K tiles have channels as rows and tokens as lanes, V tiles the other way round.
+enum class Side : std::uint8_t { kKey, kValue };
+
+// The record shape of one KV head's tile: `tokens` and `dim` are multiples of 16.
+constexpr TileShape tile_shape(Side side, std::uint32_t tokens, std::uint32_t dim, std::uint32_t bits) {
+  return side == Side::kKey ? TileShape{dim, tokens, bits} : TileShape{tokens, dim, bits};
+}
+
+// Bytes of scratch that encode_tile and decode_token need for this shape (64-byte aligned memory).
+std::size_t codec_scratch_bytes(const TileShape& shape);
+
+// Encodes one KV head's tile. rows[t] points to `dim` exact channels of token t (rows.size() = tokens), un-rotated.
+// Writes record_bytes(shape) bytes. Deterministic: the same rows give the same bytes on every instruction set.
+// Errors: kInvalidArgument, kNonFinite (a NaN or infinity in the rows), kOutOfRange; on error the record is untouched.
+Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
+                   std::span<const HalfBits* const> rows, std::byte* scratch, std::uint8_t* record);
+
+// Decodes one token of a sealed tile to `dim` un-rotated channels, rounded to half precision (saturating at +-65504).
+void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
+                  std::uint32_t token, std::byte* scratch, HalfBits* channels);
+
+// Decodes every token of a sealed tile, as decode_token does; channels is [tokens, stride] with `dim` used of each row.
+void decode_tokens(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
+                   std::byte* scratch, HalfBits* channels, std::size_t stride);
+
+}  // namespace kvarn
