@@ -1,0 +1,36 @@
+// What libggml-kvarn offers beyond the ggml backend interface: functions found by name through the registry
+// (ggml_backend_reg_get_proc_address). C, no dependency; structs grow at the end and carry their size.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Where the bytes of all live KVarN caches of this process are. All figures in bytes unless named otherwise.
+struct ggml_kvarn_account {
+    uint32_t struct_size;        // in: sizeof(struct ggml_kvarn_account) of the caller
+    uint32_t caches;             // live cache buffers
+    uint64_t record_bytes;       // sealed records
+    uint64_t open_row_bytes;     // exact rows: sink, tail, tiles that are not full (blocks of 16 tokens)
+    uint64_t slack_bytes;        // taken from the system, not in use (free slots of slabs)
+    uint64_t map_bytes;          // cell maps and attention plans
+    uint64_t scratch_bytes;      // working memory of attention and encoding
+    uint64_t plain_bytes;        // cache tensors that are not compressed (plain mode), as far as they are in use
+    uint64_t f16_bytes;          // what plain f16 rows of the cells in use would take
+    uint64_t cells_in_use;       // cells that hold a token, over all streams and caches
+    uint64_t sealed_tokens;      // of them in sealed tiles
+};
+
+// "ggml_backend_kvarn_account": fills the account; false if struct_size is too small.
+typedef bool (*ggml_kvarn_account_t)(struct ggml_kvarn_account * account);
+
+// "ggml_backend_kvarn_configure": settings for cache buffers made from now on. NULL or negative: as the environment says
+// (KVARN_PRESET, KVARN_SINK, KVARN_TAIL). Returns NULL, or one line that says what is wrong (nothing is changed then).
+typedef const char * (*ggml_kvarn_configure_t)(const char * preset, int64_t sink_tokens, int64_t tail_tokens);
+
+#ifdef __cplusplus
+}
+#endif
