@@ -1,0 +1,52 @@
+// Bytes by hand, so that neither the machine's byte order nor an alignment matters.
+#include "reference/packing.hpp"
+
+namespace kvarn::reference {
+namespace {
+
+// Offset of the lane's block of planes in the record.
+std::size_t block_offset(const TileShape& shape, std::uint32_t lane) {
+  return codes_offset(shape) + lane / kLaneBlock * lane_block_bytes(shape);
+}
+
+std::uint32_t low_bits(std::uint32_t value, std::uint32_t bits) { return value & ((1u << bits) - 1u); }
+
+}  // namespace
+
+HalfBits load_half(std::span<const std::uint8_t> record, std::size_t offset, std::uint32_t index) {
+  const std::size_t at = offset + std::size_t{2} * index;
+  return static_cast<HalfBits>(record[at] | record[at + 1] << 8);
+}
+
+void store_half(std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index, HalfBits value) {
+  const std::size_t at = offset + std::size_t{2} * index;
+  record[at] = static_cast<std::uint8_t>(value & 0xFFu);
+  record[at + 1] = static_cast<std::uint8_t>(value >> 8);
+}
+
+std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,
+                        std::uint32_t lane) {
+  const CodePlanes planes = code_planes(shape.bits);
+  const std::size_t block = block_offset(shape, lane);
+  const CodePlace first = code_place(planes.first_bits, row, lane);
+  const std::uint32_t high = low_bits(record[block + first.byte] >> first.shift, planes.first_bits);
+  if (planes.second_bits == 0) return high;
+  const std::size_t second_plane = block + plane_bytes(shape.rows, planes.first_bits);
+  const CodePlace second = code_place(planes.second_bits, row, lane);
+  const std::uint32_t low = low_bits(record[second_plane + second.byte] >> second.shift, planes.second_bits);
+  return high << planes.second_bits | low;
+}
+
+void store_code(const TileShape& shape, std::span<std::uint8_t> record, std::uint32_t row, std::uint32_t lane,
+                std::uint32_t code) {
+  const CodePlanes planes = code_planes(shape.bits);
+  const std::size_t block = block_offset(shape, lane);
+  const CodePlace first = code_place(planes.first_bits, row, lane);
+  record[block + first.byte] |= static_cast<std::uint8_t>((code >> planes.second_bits) << first.shift);
+  if (planes.second_bits == 0) return;
+  const std::size_t second_plane = block + plane_bytes(shape.rows, planes.first_bits);
+  const CodePlace second = code_place(planes.second_bits, row, lane);
+  record[second_plane + second.byte] |= static_cast<std::uint8_t>(low_bits(code, planes.second_bits) << second.shift);
+}
+
+}  // namespace kvarn::reference

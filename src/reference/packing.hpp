@@ -1,0 +1,25 @@
+// Codes and half-precision fields to and from the bytes of a tile record, one value at a time.
+// Part of the scalar truth that only tests link; the places of the codes are format/tile_record.hpp's.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/half.hpp"
+#include "format/tile_record.hpp"
+
+namespace kvarn::reference {
+
+// The fields of a record by index. Bytes are little-endian; record.size() = record_bytes(shape).
+HalfBits load_half(std::span<const std::uint8_t> record, std::size_t offset, std::uint32_t index);
+void store_half(std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index, HalfBits value);
+
+// The code of one row and lane, put together from its planes.
+std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,
+                        std::uint32_t lane);
+
+// Adds a code to a record whose bits for it are still zero. code < 2^shape.bits.
+void store_code(const TileShape& shape, std::span<std::uint8_t> record, std::uint32_t row, std::uint32_t lane,
+                std::uint32_t code);
+
+}  // namespace kvarn::reference
