@@ -1,0 +1,27 @@
+#include "cache/cache_config.hpp"
+
+namespace kvarn {
+
+Status apply_preset(std::string_view preset, CacheConfig& config) {
+  if (preset == "f16") {
+    config.exact = true;
+    return Status::kOk;
+  }
+  if (preset.size() != 4 || preset[0] != 'k' || preset[2] != 'v') return Status::kInvalidArgument;
+  if (preset[1] < '0' || preset[1] > '9' || preset[3] < '0' || preset[3] > '9') return Status::kInvalidArgument;
+  const std::uint32_t k_bits = static_cast<std::uint32_t>(preset[1] - '0');
+  const std::uint32_t v_bits = static_cast<std::uint32_t>(preset[3] - '0');
+  if (!valid_code_bits(k_bits) || !valid_code_bits(v_bits)) return Status::kInvalidArgument;
+  config.exact = false;
+  config.k_bits = k_bits;
+  config.v_bits = v_bits;
+  return Status::kOk;
+}
+
+Status validate(const CacheConfig& config) {
+  const bool tile_fits = config.tile_tokens >= 16 && config.tile_tokens <= 256 && config.tile_tokens % 16 == 0;
+  return tile_fits && valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits) ? Status::kOk
+                                                                                        : Status::kInvalidArgument;
+}
+
+}  // namespace kvarn

@@ -1,0 +1,30 @@
+// What a cache is asked to do: code widths, exact ranges, tile length; and the names people give such settings.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/result.hpp"
+#include "codec/tile_codec.hpp"
+
+namespace kvarn {
+
+struct CacheConfig {
+  bool exact = false;         // preset f16: nothing is sealed, every row stays what the engine wrote
+  std::uint32_t k_bits = 4;   // 8, 6, 5, 4, 3 or 2
+  std::uint32_t v_bits = 4;
+  EncoderLevel level = EncoderLevel::kScaled;
+  std::uint32_t sink_tokens = 128;  // tiles that hold one of the first sink_tokens of a sequence stay exact
+  std::uint32_t tail_tokens = 128;  // rows seen exactly before the rows of a micro-batch itself
+  std::uint32_t tile_tokens = 128;  // multiple of 16, at most 256
+  friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
+};
+
+// Sets the widths of `config` from a preset name: "f16" (exact) or "k<bits>v<bits>", for example "k4v2".
+// kInvalidArgument for anything else; the config is then untouched.
+Status apply_preset(std::string_view preset, CacheConfig& config);
+
+// kInvalidArgument unless widths and tile length are in range.
+Status validate(const CacheConfig& config);
+
+}  // namespace kvarn

@@ -1,0 +1,292 @@
+#include "cache/kv_cache.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kvarn {
+
+KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells)
+    : config_(config), map_(streams, cells, config.tile_tokens), planner_(config_, map_) {}
+
+SlabPool& KvCache::record_pool(std::size_t bytes) { return record_pools_.try_emplace(bytes, bytes).first->second; }
+SlabPool& KvCache::block_pool(std::size_t bytes) { return block_pools_.try_emplace(bytes, bytes).first->second; }
+
+StoreId KvCache::add_store(Side side, std::uint32_t layer, std::uint32_t row_values) {
+  const std::size_t block_bytes = std::size_t{kBlockRows} * row_values * sizeof(HalfBits);
+  stores_.emplace_back(side, layer, row_values, config_, &block_pool(block_bytes));
+  retired_.push_back(false);
+  return static_cast<StoreId>(stores_.size() - 1);
+}
+
+void KvCache::retire_store(StoreId store) {
+  retired_[store] = true;
+  for (std::uint32_t stream = 0; stream < map_.stream_count(); ++stream) {
+    for (const TileRef& ref : map_.stream(stream).refs) {
+      if (ref.live != 0) stores_[store].drop(ref.tile);
+    }
+  }
+  finish_sealing();
+}
+
+void KvCache::drop_released() {
+  if (map_.released().empty()) return;
+  for (const TileId tile : map_.released()) {
+    for (RowStore& store : stores_) store.drop(tile);
+  }
+  map_.recycle();
+}
+
+void KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cells) {
+  const std::uint64_t before = map_.version();
+  planner_.observe(mask, cells);
+  if (map_.version() == before) return;
+  std::vector<HalfBits> row;
+  for (const RowMove& move : planner_.moves()) {
+    for (RowStore& store : stores_) {
+      row.resize(store.row_values());
+      store.read_row(move.from_tile, move.from_row, row.data());
+      HalfBits* target = store.row_for_write(move.to_tile, move.to_row);
+      if (target != nullptr) std::memcpy(target, row.data(), row.size() * sizeof(HalfBits));
+    }
+  }
+  drop_released();
+}
+
+void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
+  Stream& target = map_.stream(stream);
+  const Place old_place = target.places[cell];
+  if (!old_place) {
+    planner_.place_unseen(target, cell);
+    return;
+  }
+  const TileId old_tile = map_.tile_at(target, old_place).refs != 0 ? target.refs[old_place.ref()].tile : 0;
+  const Place place = planner_.place_unseen(target, cell);
+  const TileId tile = target.refs[place.ref()].tile;
+  std::vector<HalfBits> row;
+  for (StoreId store = 0; store < stores_.size(); ++store) {
+    if (retired_[store]) continue;
+    row.resize(stores_[store].row_values());
+    stores_[store].read_row(old_tile, old_place.row, row.data());
+    HalfBits* values = stores_[store].row_for_write(tile, place.row);
+    if (values != nullptr) std::memcpy(values, row.data(), row.size() * sizeof(HalfBits));
+  }
+  drop_released();
+}
+
+HalfBits* KvCache::writable_row(StoreId store, std::uint32_t stream, std::uint32_t cell) {
+  Stream& target = map_.stream(stream);
+  Place place = target.places[cell];
+  const bool open = place && map_.tile_at(target, place).state == TileState::kOpen &&
+                    map_.tile_at(target, place).refs == 1;
+  if (!open) {
+    relocate(stream, cell);
+    place = target.places[cell];
+  }
+  return stores_[store].row_for_write(target.refs[place.ref()].tile, place.row);
+}
+
+Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values) {
+  if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
+  HalfBits* row = writable_row(store, stream, cell);
+  if (row == nullptr) return Status::kOutOfMemory;
+  kernels().float_to_half(values, row, stores_[store].row_values());
+  return Status::kOk;
+}
+
+Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values) {
+  if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
+  HalfBits* row = writable_row(store, stream, cell);
+  if (row == nullptr) return Status::kOutOfMemory;
+  std::memcpy(row, values, stores_[store].row_values() * sizeof(HalfBits));
+  return Status::kOk;
+}
+
+bool KvCache::written(std::uint32_t stream, std::uint32_t cell) const {
+  return static_cast<bool>(map_.stream(stream).places[cell]);
+}
+
+void KvCache::read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) const {
+  const Stream& source = map_.stream(stream);
+  const Place place = source.places[cell];
+  if (!place) {
+    std::memset(values, 0, stores_[store].row_values() * sizeof(HalfBits));
+    return;
+  }
+  stores_[store].read_row(source.refs[place.ref()].tile, place.row, values);
+}
+
+Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
+  RowStore& keys = stores_[k];
+  RowStore& values = stores_[v];
+  const auto fits = [&](const RowStore& store, std::uint32_t dim) {
+    return dim % 16 == 0 && dim >= 16 && dim <= kMaxRows && std::uint64_t{dim} * counts.kv_heads == store.row_values() &&
+           (store.dim() == 0 || store.dim() == dim);
+  };
+  const bool grouped = counts.kv_heads > 0 && counts.heads > 0 && counts.heads % counts.kv_heads == 0;
+  if (!grouped || !fits(keys, counts.dim_k) || !fits(values, counts.dim_v)) return Status::kInvalidArgument;
+  for (RowStore* store : {&keys, &values}) {
+    if (store->dim() != 0) continue;
+    const std::uint32_t dim = store->side() == Side::kKey ? counts.dim_k : counts.dim_v;
+    const TileShape shape = tile_shape(store->side(), config_.tile_tokens, dim, store->bits());
+    store->set_heads(dim, &record_pool(record_bytes(shape) * counts.kv_heads));
+  }
+  return Status::kOk;
+}
+
+void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
+  struct Job {
+    RowStore* store;
+    TileId tile;
+    std::uint8_t* record;
+    std::uint32_t first_item;
+  };
+  std::vector<Job> jobs;
+  std::uint32_t items = 0;
+  for (const TileId id : map_.sealing()) {
+    const Tile& tile = map_.tile(id);
+    for (const StoreId which : {k, v}) {
+      RowStore& store = stores_[which];
+      const std::uint64_t due = tile.start_rank + tile.used + config_.tail_tokens + store.layer() % kLayerStagger;
+      if (store.settled(id) || tile.observed_rank < due) continue;
+      std::uint8_t* record = store.allocate_record();
+      if (record == nullptr) continue;  // no memory now: the tile stays exact, the next step tries again
+      jobs.push_back({&store, id, record, items});
+      items += store.row_values() / store.dim();
+    }
+  }
+  if (jobs.empty()) return;
+  const std::size_t scratch_bytes =
+      (std::max(codec_scratch_bytes(stores_[k].shape()), codec_scratch_bytes(stores_[v].shape())) + 63) / 64 * 64;
+  std::byte* scratch = seal_scratch_.reserve(scratch_bytes * std::max(1u, runner.workers));
+  std::vector<Status> results(items, Status::kOk);
+  parallel_for(runner, items, [&](std::size_t item, unsigned worker) {
+    const auto after = std::upper_bound(jobs.begin(), jobs.end(), item,
+                                        [](std::size_t key, const Job& job) { return key < job.first_item; });
+    const Job& job = *(after - 1);
+    const auto head = static_cast<std::uint32_t>(item - job.first_item);
+    results[item] = job.store->encode_head(job.tile, head, scratch + worker * scratch_bytes, job.record);
+  });
+  for (const Job& job : jobs) {
+    const std::uint32_t heads = job.store->row_values() / job.store->dim();
+    const auto first = results.begin() + job.first_item;
+    if (std::all_of(first, first + heads, [](Status status) { return status == Status::kOk; })) {
+      job.store->adopt_record(job.tile, job.record);
+    } else {
+      job.store->discard_record(job.record);
+      job.store->keep_exact(job.tile);
+    }
+  }
+  finish_sealing();
+}
+
+void KvCache::finish_sealing() {
+  std::erase_if(map_.sealing(), [&](TileId id) {
+    for (StoreId store = 0; store < stores_.size(); ++store) {
+      if (!retired_[store] && !stores_[store].settled(id)) return false;
+    }
+    map_.tile(id).state = TileState::kSealed;
+    return true;
+  });
+}
+
+Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params,
+                       const BatchMask& mask, const AttentionTensors& tensors, const Runner& runner) {
+  if (const Status status = learn_heads(k, v, counts); status != Status::kOk) return status;
+  observe(mask, {});
+  seal_due(k, v, runner);
+  const AttentionPlan& plan = planner_.plan();
+  std::vector<TileView> views;
+  for (const QueryRun& run : plan.runs) {
+    const Stream& stream = map_.stream(mask.first_stream + run.slice);
+    for (const std::uint32_t ref : run.refs) {
+      const TileRef& listed = stream.refs[ref];
+      views.push_back({stores_[k].view(listed.tile), stores_[v].view(listed.tile), map_.tile(listed.tile).used,
+                       listed.cells.data()});
+    }
+  }
+  std::vector<AttentionJob> jobs;
+  std::size_t first_view = 0;
+  for (const QueryRun& run : plan.runs) {
+    AttentionJob job;
+    job.tiles = {views.data() + first_view, run.refs.size()};
+    job.queries = run.queries;
+    job.visibility = run.visibility.data();
+    job.mask = mask.row(run.slice, run.first_query);
+    job.mask_stride = mask.query_stride;
+    job.q = tensors.q + run.slice * tensors.q_slice + run.first_query * tensors.q_query;
+    job.q_query_stride = tensors.q_query;
+    job.q_head_stride = tensors.q_head;
+    job.out = tensors.out + run.slice * tensors.out_slice + run.first_query * tensors.out_query;
+    job.out_query_stride = tensors.out_query;
+    job.out_head_stride = tensors.out_head;
+    jobs.push_back(job);
+    first_view += run.refs.size();
+  }
+  const AttentionShape shape{counts.heads,        counts.kv_heads,    counts.dim_k,      counts.dim_v,
+                             config_.tile_tokens, stores_[k].bits(), stores_[v].bits()};
+  kvarn::attend(shape, params, jobs, runner, attention_scratch_);
+  return Status::kOk;
+}
+
+void KvCache::copy_stream(std::uint32_t from, std::uint32_t to) {
+  if (from == to) return;
+  const Stream& source = map_.stream(from);
+  const Stream& target = map_.stream(to);
+  if (target.clone_source == from && target.clone_version == target.version &&
+      target.source_version == source.version) {
+    return;
+  }
+  map_.clone(from, to);
+  drop_released();
+}
+
+Status KvCache::make_private(std::uint32_t stream, std::uint32_t ref) {
+  Stream& target = map_.stream(stream);
+  const TileId old_tile = target.refs[ref].tile;
+  if (map_.tile(old_tile).refs == 1) return Status::kOk;
+  const TileId tile = map_.privatize(target, ref);
+  for (StoreId store = 0; store < stores_.size(); ++store) {
+    if (!retired_[store]) stores_[store].copy_tile(old_tile, tile);
+  }
+  return Status::kOk;
+}
+
+Status KvCache::replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values) {
+  RowStore& target = stores_[store];
+  std::byte* scratch = target.dim() == 0 ? nullptr : seal_scratch_.reserve(codec_scratch_bytes(target.shape()));
+  return target.replace_rows(tile, rows, values, scratch);
+}
+
+void KvCache::clear() {
+  map_.clear();
+  planner_.forget();
+  drop_released();
+}
+
+CacheAccount KvCache::account() const {
+  CacheAccount account;
+  const auto add = [&](const std::map<std::size_t, SlabPool>& pools, std::uint64_t& used) {
+    for (const auto& [bytes, pool] : pools) {
+      used += pool.used_bytes();
+      account.slack_bytes += pool.taken_bytes() - pool.used_bytes();
+    }
+  };
+  add(record_pools_, account.record_bytes);
+  add(block_pools_, account.open_row_bytes);
+  account.map_bytes = map_.bytes() + planner_.plan().bytes();
+  account.scratch_bytes = attention_scratch_.bytes() + seal_scratch_.bytes();
+  account.cells_in_use = map_.live_cells();
+  std::uint64_t row_bytes = 0;
+  for (StoreId store = 0; store < stores_.size(); ++store) {
+    if (!retired_[store]) row_bytes += stores_[store].row_values() * sizeof(HalfBits);
+  }
+  account.f16_bytes = row_bytes * account.cells_in_use;
+  for (std::uint32_t stream = 0; stream < map_.stream_count(); ++stream) {
+    for (const TileRef& ref : map_.stream(stream).refs) {
+      if (ref.live != 0 && map_.tile(ref.tile).state == TileState::kSealed) account.sealed_tokens += ref.live;
+    }
+  }
+  return account;
+}
+
+}  // namespace kvarn

@@ -1,0 +1,139 @@
+// A compressed KV cache: streams of cells, rows of several layers, sealed tiles, attention over all of it. Behaves towards
+// its engine like plain arrays of half-precision rows, except that old rows read back as what their record holds.
+// Not thread safe: one caller at a time; the caller's runner does the parallel work inside.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "attention/attend.hpp"
+#include "base/runner.hpp"
+#include "cache/cache_config.hpp"
+#include "cache/cell_map.hpp"
+#include "cache/planner.hpp"
+#include "cache/row_store.hpp"
+
+namespace kvarn {
+
+using StoreId = std::uint32_t;
+
+// Where the bytes of a cache are.
+struct CacheAccount {
+  std::uint64_t record_bytes = 0;    // sealed records
+  std::uint64_t open_row_bytes = 0;  // exact rows, in blocks of 16
+  std::uint64_t slack_bytes = 0;     // taken from the system, not in use
+  std::uint64_t map_bytes = 0;
+  std::uint64_t scratch_bytes = 0;
+  std::uint64_t f16_bytes = 0;       // the cells in use as plain half-precision rows
+  std::uint64_t cells_in_use = 0;
+  std::uint64_t sealed_tokens = 0;   // of them in tiles that every layer has sealed
+};
+
+// The queries of one attention call: q[slice*q_slice + query*q_query + head*q_head + channel], out likewise.
+struct AttentionTensors {
+  const float* q = nullptr;
+  std::size_t q_slice = 0, q_query = 0, q_head = 0;
+  float* out = nullptr;
+  std::size_t out_slice = 0, out_query = 0, out_head = 0;
+};
+
+struct HeadCounts {
+  std::uint32_t heads;
+  std::uint32_t kv_heads;
+  std::uint32_t dim_k;
+  std::uint32_t dim_v;
+};
+
+class KvCache {
+ public:
+  // Cells are numbered from 0 in every stream. The configuration must be valid.
+  KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells);
+
+  const CacheConfig& config() const { return config_; }
+  std::uint32_t cells() const { return map_.cells(); }
+  std::uint32_t stream_count() const { return map_.stream_count(); }
+
+  // Adds one layer's K or V with rows of `row_values` half-precision values (KV heads x head dimension).
+  StoreId add_store(Side side, std::uint32_t layer, std::uint32_t row_values);
+  // The engine keeps this layer side itself from now on: its bytes are dropped.
+  void retire_store(StoreId store);
+
+  // Tells the cache a micro-batch's mask and, cell by cell in query order, where its tokens are written (may be empty).
+  // Call before the rows are written and again, without cells, before attention if anything may have changed.
+  void observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
+
+  // Writes one row exactly. Another row of the same cell in other stores keeps its value. kOutOfMemory, kOutOfRange (cell).
+  Status write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values);
+  Status write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
+  // Reads one row: what was written, bit for bit, unless its tile is sealed; zeros where nothing was written.
+  void read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) const;
+  bool written(std::uint32_t stream, std::uint32_t cell) const;
+
+  // Attention of one layer with the mask given to observe(). Seals first what is due. kInvalidArgument: the head counts
+  // do not fit the stores (nothing was computed).
+  Status attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params, const BatchMask& mask,
+                const AttentionTensors& tensors, const Runner& runner);
+
+  // Makes `to` a copy of `from`, sharing all bytes until one of them changes. Repeating it at once does nothing.
+  void copy_stream(std::uint32_t from, std::uint32_t to);
+
+  // Lets edit(rows, cells) change rows of one store in place, tile by tile: rows is [cells.size(), row_values] with
+  // TileView::kNoCell for rows without a token; only tiles with a cell for which selects(cell) holds. Sealed tiles are
+  // sealed again from the edited rows.
+  template <class Selects, class Edit>
+  Status edit_rows(StoreId store, std::uint32_t stream, Selects&& selects, Edit&& edit);
+
+  void clear();
+  CacheAccount account() const;
+
+ private:
+  static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
+
+  HalfBits* writable_row(StoreId store, std::uint32_t stream, std::uint32_t cell);
+  void relocate(std::uint32_t stream, std::uint32_t cell);
+  Status learn_heads(StoreId k, StoreId v, const HeadCounts& counts);
+  void seal_due(StoreId k, StoreId v, const Runner& runner);
+  void finish_sealing();
+  void drop_released();
+  Status make_private(std::uint32_t stream, std::uint32_t ref);
+  Status replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values);
+  SlabPool& record_pool(std::size_t bytes);
+  SlabPool& block_pool(std::size_t bytes);
+
+  CacheConfig config_;
+  CellMap map_;
+  Planner planner_;
+  std::map<std::size_t, SlabPool> record_pools_;  // by slot size
+  std::map<std::size_t, SlabPool> block_pools_;
+  std::deque<RowStore> stores_;
+  std::vector<bool> retired_;
+  AttentionScratch attention_scratch_;
+  AttentionScratch seal_scratch_;
+};
+
+template <class Selects, class Edit>
+Status KvCache::edit_rows(StoreId store, std::uint32_t stream, Selects&& selects, Edit&& edit) {
+  Stream& target = map_.stream(stream);
+  std::vector<HalfBits> rows;
+  for (std::uint32_t ref = 0; ref < target.refs.size(); ++ref) {
+    if (target.refs[ref].live == 0) continue;
+    bool wanted = false;
+    for (const std::uint32_t cell : target.refs[ref].cells) {
+      wanted = wanted || (cell != TileView::kNoCell && selects(cell));
+    }
+    if (!wanted) continue;
+    if (const Status status = make_private(stream, ref); status != Status::kOk) return status;
+    const TileId tile = target.refs[ref].tile;
+    const std::uint32_t used = map_.tile(tile).used;
+    rows.resize(std::size_t{used} * stores_[store].row_values());
+    stores_[store].read_rows(tile, used, rows.data());
+    edit(rows.data(), std::span<const std::uint32_t>(target.refs[ref].cells.data(), used));
+    if (const Status status = replace_tile_rows(store, tile, used, rows.data()); status != Status::kOk) return status;
+  }
+  return Status::kOk;
+}
+
+}  // namespace kvarn

@@ -1,0 +1,100 @@
+// From a micro-batch's mask to decisions: where new tokens go, what every query sees of every tile, which tiles are sealed.
+// The mask is the only thing an engine tells: a token's mask row shows every cell of its sequence.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "attention/attend.hpp"
+#include "cache/cache_config.hpp"
+#include "cache/cell_map.hpp"
+
+namespace kvarn {
+
+// The masks of one micro-batch: slice s belongs to stream first_stream + s. Strides count elements.
+struct BatchMask {
+  const HalfBits* data = nullptr;  // data[slice*slice_stride + query*query_stride + cell]; -infinity: not seen
+  std::size_t slice_stride = 0;
+  std::size_t query_stride = 0;
+  std::uint32_t first_stream = 0;
+  std::uint32_t slices = 0;
+  std::uint32_t queries = 0;  // per slice
+  std::uint32_t columns = 0;  // cells per query
+  const HalfBits* row(std::uint32_t slice, std::uint32_t query) const {
+    return data + slice * slice_stride + query * query_stride;
+  }
+};
+
+// Consecutive queries of one slice in which each sees the one before it: one sequence at work.
+struct QueryRun {
+  std::uint32_t slice = 0;
+  std::uint32_t first_query = 0;
+  std::uint32_t queries = 0;
+  std::vector<std::uint32_t> refs;       // list entries of the stream, by rank
+  std::vector<Visibility> visibility;    // [queries, refs]
+};
+
+struct AttentionPlan {
+  std::uint64_t mask_hash = 0;
+  std::uint64_t version = 0;  // of the map it was made for; 0: no plan
+  std::vector<QueryRun> runs;
+  std::size_t bytes() const;
+};
+
+// Copy the rows of a cell that stays alive although its tile was cut short.
+struct RowMove {
+  TileId from_tile;
+  std::uint32_t from_row;
+  TileId to_tile;
+  std::uint32_t to_row;
+};
+
+class Planner {
+ public:
+  Planner(const CacheConfig& config, CellMap& map);
+
+  // Places the tokens written by this micro-batch (cells[slice*queries + query]; empty: none are written) and makes the plan.
+  // A repeated call with the same mask and an unchanged map keeps the plan. Row moves must be carried out before writing.
+  const AttentionPlan& observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
+
+  // A place for a row that comes without a mask, in order of arrival.
+  Place place_unseen(Stream& stream, std::uint32_t cell);
+
+  std::span<const RowMove> moves() const { return moves_; }
+  const AttentionPlan& plan() const { return plan_; }
+  void forget() { plan_ = AttentionPlan{}; }
+
+ private:
+  enum : std::uint32_t { kWaiting = 1, kPlaced = 2 };
+  struct Parent {
+    bool exists = false;
+    Place place;
+  };
+
+  void place_slice(const BatchMask& mask, std::uint32_t slice, std::span<const std::uint32_t> cells);
+  void place_token(std::uint32_t index, std::uint32_t cell, const Parent& parent);
+  bool stays(const Stream& stream, std::uint32_t cell, const Parent& parent) const;
+  bool make_room_after(std::uint32_t index, Place parent);
+  Parent newest_visible(std::uint32_t index, const HalfBits* mask, std::uint32_t columns);
+  void rank_visible(std::uint32_t index, const HalfBits* mask, std::uint32_t columns);
+  bool waiting(std::uint32_t stream, std::uint32_t cell) const;
+
+  void plan_run(const BatchMask& mask, QueryRun& run, std::span<const std::uint32_t> cells);
+  // Fills refs and visibility, and how many rows the first query sees of each; false if the last query sees a cell that
+  // the map does not know.
+  bool look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<std::uint32_t>& seen_first);
+  void map_missing(const BatchMask& mask, const QueryRun& run);
+  void note_growth(const BatchMask& mask, const QueryRun& run, std::span<const std::uint32_t> cells);
+  void choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_first,
+                      std::uint32_t first_cell);
+
+  CacheConfig config_;
+  CellMap& map_;
+  AttentionPlan plan_;
+  std::vector<RowMove> moves_;
+  std::uint64_t epoch_ = 0;
+  std::vector<LazyArray<std::uint64_t>> marks_;  // per stream and cell: epoch*4 + state
+};
+
+}  // namespace kvarn

@@ -1,0 +1,160 @@
+#include "cache/row_store.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace kvarn {
+namespace {
+
+// 64-byte aligned working memory for one decode call on the calling thread.
+std::byte* decode_scratch(std::size_t bytes) {
+  thread_local AttentionScratch scratch;
+  return scratch.reserve(bytes);
+}
+
+}  // namespace
+
+RowStore::RowStore(Side side, std::uint32_t layer, std::uint32_t row_values, const CacheConfig& config,
+                   SlabPool* blocks)
+    : side_(side), layer_(layer), row_values_(row_values), config_(config), blocks_(blocks) {}
+
+void RowStore::set_heads(std::uint32_t dim, SlabPool* records) {
+  dim_ = dim;
+  records_ = records;
+}
+
+RowStore::TileData& RowStore::data(TileId tile) {
+  if (tile >= tiles_.size()) tiles_.resize(tile + 1);
+  return tiles_[tile];
+}
+
+HalfBits* RowStore::row_for_write(TileId tile, std::uint32_t row) {
+  TileData& content = data(tile);
+  if (content.record != nullptr) return nullptr;
+  if (content.blocks == nullptr) content.blocks = std::make_unique<HalfBits*[]>(block_count());
+  HalfBits*& block = content.blocks[row / kBlockRows];
+  if (block == nullptr) {
+    block = reinterpret_cast<HalfBits*>(blocks_->allocate());
+    if (block == nullptr) return nullptr;
+  }
+  return block + std::size_t{row % kBlockRows} * row_values_;
+}
+
+void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const {
+  const TileData* content = tile < tiles_.size() ? &tiles_[tile] : nullptr;
+  if (content != nullptr && content->record != nullptr) {
+    const std::size_t stride = record_bytes(shape());
+    std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
+    for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
+      decode_token(side_, dim_, config_.tile_tokens, bits(), content->record + head * stride, row, scratch,
+                   values + std::size_t{head} * dim_);
+    }
+    return;
+  }
+  const HalfBits* block =
+      content != nullptr && content->blocks != nullptr ? content->blocks[row / kBlockRows] : nullptr;
+  if (block == nullptr) {
+    std::memset(values, 0, row_values_ * sizeof(HalfBits));
+  } else {
+    std::memcpy(values, block + std::size_t{row % kBlockRows} * row_values_, row_values_ * sizeof(HalfBits));
+  }
+}
+
+void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const {
+  if (sealed(tile) && rows == config_.tile_tokens) {
+    const std::size_t stride = record_bytes(shape());
+    std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
+    for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
+      decode_tokens(side_, dim_, config_.tile_tokens, bits(), tiles_[tile].record + head * stride, scratch,
+                    values + std::size_t{head} * dim_, row_values_);
+    }
+    return;
+  }
+  for (std::uint32_t row = 0; row < rows; ++row) read_row(tile, row, values + std::size_t{row} * row_values_);
+}
+
+Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const {
+  static constexpr std::array<HalfBits, kMaxRows> kZeros{};  // a row nobody wrote reads as zeros
+  std::array<const HalfBits*, 256> rows;
+  const TileData* content = tile < tiles_.size() ? &tiles_[tile] : nullptr;
+  for (std::uint32_t row = 0; row < config_.tile_tokens; ++row) {
+    const HalfBits* block =
+        content != nullptr && content->blocks != nullptr ? content->blocks[row / kBlockRows] : nullptr;
+    rows[row] = block == nullptr
+                    ? kZeros.data()
+                    : block + std::size_t{row % kBlockRows} * row_values_ + std::size_t{head} * dim_;
+  }
+  return encode_tile(side_, dim_, bits(), config_.level, {rows.data(), config_.tile_tokens}, scratch,
+                     record + head * record_bytes(shape()));
+}
+
+void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
+  drop(tile);
+  data(tile).record = record;
+}
+
+TileSide RowStore::view(TileId tile) const {
+  static constexpr HalfBits* kNoBlocks[256 / kBlockRows] = {};
+  if (tile >= tiles_.size()) return {nullptr, kNoBlocks};
+  const TileData& content = tiles_[tile];
+  if (content.record != nullptr) return {content.record, nullptr};
+  return {nullptr, content.blocks != nullptr ? content.blocks.get() : kNoBlocks};
+}
+
+Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch) {
+  const bool was_sealed = sealed(tile);
+  drop(tile);
+  for (std::uint32_t row = 0; row < rows; ++row) {
+    HalfBits* target = row_for_write(tile, row);
+    if (target == nullptr) return Status::kOutOfMemory;
+    std::memcpy(target, values + std::size_t{row} * row_values_, row_values_ * sizeof(HalfBits));
+  }
+  if (!was_sealed) return Status::kOk;
+  std::uint8_t* record = allocate_record();
+  if (record == nullptr) return Status::kOutOfMemory;
+  for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
+    if (encode_head(tile, head, scratch, record) == Status::kOk) continue;
+    discard_record(record);
+    keep_exact(tile);
+    return Status::kOk;
+  }
+  adopt_record(tile, record);
+  return Status::kOk;
+}
+
+void RowStore::copy_tile(TileId from, TileId to) {
+  drop(to);
+  if (from >= tiles_.size()) return;
+  data(to);
+  const TileData& source = tiles_[from];
+  TileData& target = tiles_[to];
+  target.kept_exact = source.kept_exact;
+  if (source.record != nullptr) {
+    target.record = allocate_record();
+    if (target.record != nullptr) std::memcpy(target.record, source.record, records_bytes());
+    return;
+  }
+  if (source.blocks == nullptr) return;
+  target.blocks = std::make_unique<HalfBits*[]>(block_count());
+  for (std::uint32_t block = 0; block < block_count(); ++block) {
+    if (source.blocks[block] == nullptr) continue;
+    target.blocks[block] = reinterpret_cast<HalfBits*>(blocks_->allocate());
+    if (target.blocks[block] == nullptr) continue;
+    std::memcpy(target.blocks[block], source.blocks[block], std::size_t{kBlockRows} * row_values_ * sizeof(HalfBits));
+  }
+}
+
+void RowStore::drop(TileId tile) {
+  if (tile >= tiles_.size()) return;
+  TileData& content = tiles_[tile];
+  if (content.record != nullptr) records_->release(content.record);
+  content.record = nullptr;
+  if (content.blocks != nullptr) {
+    for (std::uint32_t block = 0; block < block_count(); ++block) blocks_->release(content.blocks[block]);
+  }
+  content.blocks.reset();
+  content.kept_exact = false;
+}
+
+}  // namespace kvarn

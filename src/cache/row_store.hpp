@@ -1,0 +1,79 @@
+// The rows of one layer's K or V: per tile either exact half-precision rows in blocks of 16, or one sealed record per KV head.
+// Knows tiles by number; which token is where is the cell map's business.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "attention/attend.hpp"
+#include "cache/cache_config.hpp"
+#include "cache/slab_pool.hpp"
+
+namespace kvarn {
+
+using TileId = std::uint32_t;
+
+inline constexpr std::uint32_t kBlockRows = 16;  // rows that are given memory together
+
+class RowStore {
+ public:
+  // row_values: KV heads x head dimension. The pools are shared with other stores and must outlive this one.
+  RowStore(Side side, std::uint32_t layer, std::uint32_t row_values, const CacheConfig& config, SlabPool* blocks);
+
+  Side side() const { return side_; }
+  std::uint32_t layer() const { return layer_; }
+  std::uint32_t row_values() const { return row_values_; }
+  std::uint32_t dim() const { return dim_; }
+  std::uint32_t bits() const { return side_ == Side::kKey ? config_.k_bits : config_.v_bits; }
+  TileShape shape() const { return tile_shape(side_, config_.tile_tokens, dim_, bits()); }
+  std::size_t records_bytes() const { return record_bytes(shape()) * (row_values_ / dim_); }
+
+  // The head dimension, learned at the first attention; `records` hands out slots of records_bytes().
+  void set_heads(std::uint32_t dim, SlabPool* records);
+
+  // The 16-row block's memory for writing one exact row; nullptr when there is no memory or the tile is sealed here.
+  HalfBits* row_for_write(TileId tile, std::uint32_t row);
+  // Copies one row as half-precision values: what was written, zeros if nothing was, decoded values of a sealed tile.
+  void read_row(TileId tile, std::uint32_t row, HalfBits* values) const;
+  // Copies rows [0, rows) of a tile to values[row * row_values()].
+  void read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const;
+
+  bool sealed(TileId tile) const { return tile < tiles_.size() && tiles_[tile].record != nullptr; }
+  // Sealed, or known to be impossible to encode: nothing is left to do for this tile.
+  bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }
+  void keep_exact(TileId tile) { data(tile).kept_exact = true; }
+  // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without memory.
+  std::uint8_t* allocate_record() { return reinterpret_cast<std::uint8_t*>(records_->allocate()); }
+  void discard_record(std::uint8_t* record) { records_->release(record); }
+  // Encodes one KV head of an exact tile to its place in `record`; safe to run for several heads at once.
+  Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const;
+  // Makes `record` the tile's content and frees its exact rows.
+  void adopt_record(TileId tile, std::uint8_t* record);
+
+  TileSide view(TileId tile) const;
+  // Replaces all rows of a tile; a sealed tile is sealed again from them, or becomes exact if they cannot be encoded.
+  Status replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch);
+  void copy_tile(TileId from, TileId to);
+  void drop(TileId tile);
+
+ private:
+  struct TileData {
+    std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers, null where nothing was written
+    std::uint8_t* record = nullptr;
+    bool kept_exact = false;              // a row has no record (a NaN, a scale out of range)
+  };
+  TileData& data(TileId tile);
+  std::uint32_t block_count() const { return config_.tile_tokens / kBlockRows; }
+
+  Side side_;
+  std::uint32_t layer_;
+  std::uint32_t row_values_;
+  std::uint32_t dim_ = 0;
+  CacheConfig config_;
+  SlabPool* blocks_;
+  SlabPool* records_ = nullptr;
+  std::vector<TileData> tiles_;
+};
+
+}  // namespace kvarn
