@@ -1,0 +1,180 @@
+// Encoding and decoding of one tile, step by step as docs/format/tile_record.md says; the kernels do the counting.
+#include "codec/tile_codec.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "codec/balance.hpp"
+#include "kernels/kernel_table.hpp"
+
+namespace kvarn {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+
+constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// The scratch of one tile, carved in a fixed order.
+struct Workspace {
+  float* tile;      // [rows, lanes]
+  float* balanced;  // [rows, lanes]; before that the tile as it was gathered
+  BalanceScales scales;
+  HalfBits* fields;     // row scales, row zeros, lane scales as the record holds them
+  std::uint8_t* codes;  // [rows, lanes]
+
+  Workspace(const TileShape& shape, std::byte* scratch) {
+    const std::size_t values = std::size_t{shape.rows} * shape.lanes;
+    auto* next = reinterpret_cast<float*>(scratch);
+    const auto take = [&](std::size_t count) { return std::exchange(next, next + count); };
+    tile = take(values);
+    balanced = take(values);
+    for (float** array : {&scales.row_scale, &scales.best_row_scale, &scales.row_factor, &scales.row_std}) {
+      *array = take(shape.rows);
+    }
+    for (float** array : {&scales.lane_scale, &scales.best_lane_scale, &scales.lane_factor, &scales.lane_std}) {
+      *array = take(shape.lanes);
+    }
+    fields = reinterpret_cast<HalfBits*>(take(shape.rows + shape.lanes));
+    codes = reinterpret_cast<std::uint8_t*>(next);
+  }
+
+  static std::size_t bytes(const TileShape& shape) {
+    const std::size_t values = std::size_t{shape.rows} * shape.lanes;
+    const std::size_t floats = 2 * values + (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes);
+    return aligned(floats * sizeof(float) + values);
+  }
+};
+
+// The rotated rows of K become its lanes, those of V its rows.
+void gather_rotated(Side side, std::uint32_t dim, std::span<const HalfBits* const> rows, const Workspace& work) {
+  const KernelTable& kernel = kernels();
+  float* gathered = side == Side::kKey ? work.balanced : work.tile;
+  for (std::size_t token = 0; token < rows.size(); ++token) {
+    kernel.halves_to_floats(rows[token], dim, gathered + token * dim);
+  }
+  kernel.rotate(gathered, rows.size(), dim);
+  if (side == Side::kKey) kernel.transpose(gathered, rows.size(), dim, dim, work.tile, rows.size());
+}
+
+// floor(log2(root mean square)) of the tile; 0 if that is not a positive number.
+int scale_exponent(const TileShape& shape, const float* tile) {
+  const float total = kernels().sum_of_squares(tile, shape.rows, shape.lanes);
+  const float rms = std::sqrt(total / static_cast<float>(shape.rows * shape.lanes));
+  if (rms == 0.0f || !std::isfinite(rms)) return 0;
+  const int biased = static_cast<int>(std::bit_cast<std::uint32_t>(rms) >> 23);
+  return std::max(biased, 1) - 127;
+}
+
+// Folds the rounding's step and minimum and the tile's exponent into the scales; false if one does not fit.
+bool fold_fields(const TileShape& shape, int exponent, const float* step, const float* minimum, const Workspace& work) {
+  const int lane_exponent = std::clamp(exponent, -10, 10);
+  const float lane_unit = std::ldexp(1.0f, lane_exponent);
+  const float row_unit = std::ldexp(1.0f, exponent - lane_exponent);
+  HalfBits* field = work.fields;
+  for (std::size_t row = 0; row < shape.rows; ++row) {
+    *field++ = float_to_half((work.scales.best_row_scale[row] * step[row]) * row_unit);
+  }
+  for (std::size_t row = 0; row < shape.rows; ++row) {
+    *field++ = float_to_half((work.scales.best_row_scale[row] * minimum[row]) * row_unit);
+  }
+  for (std::size_t lane = 0; lane < shape.lanes; ++lane) {
+    *field++ = float_to_half(work.scales.best_lane_scale[lane] * lane_unit);
+  }
+  return kernels().all_finite(work.fields, static_cast<std::size_t>(field - work.fields));
+}
+
+Status encode_rotated(const TileShape& shape, EncoderLevel level, const Workspace& work, std::uint8_t* record) {
+  const KernelTable& kernel = kernels();
+  const int exponent = level == EncoderLevel::kScaled ? scale_exponent(shape, work.tile) : 0;
+  if (exponent != 0) {
+    kernel.scale_values(work.tile, std::size_t{shape.rows} * shape.lanes, std::ldexp(1.0f, -exponent));
+  }
+  balance_tile(work.tile, shape.rows, shape.lanes, work.scales, work.balanced);
+  float* const step = work.scales.row_std;  // the search is over: its arrays are free
+  float* const minimum = work.scales.row_factor;
+  const float top = static_cast<float>((1u << shape.bits) - 1u);
+  kernel.round_rows(work.balanced, shape.rows, shape.lanes, top, work.codes, step, minimum);
+  if (!fold_fields(shape, exponent, step, minimum, work)) return Status::kOutOfRange;
+  std::memcpy(record, work.fields, codes_offset(shape));
+  kernel.pack_codes(work.codes, shape.rows, shape.lanes, shape.bits, record + codes_offset(shape));
+  return Status::kOk;
+}
+
+float field_value(const std::uint8_t* record, std::size_t offset, std::size_t index) {
+  HalfBits half;
+  std::memcpy(&half, record + offset + 2 * index, sizeof half);
+  return half_to_float(half);
+}
+
+std::uint32_t plane_code(const std::uint8_t* plane, std::uint32_t plane_bits, std::uint32_t row, std::uint32_t lane) {
+  const CodePlace place = code_place(plane_bits, row, lane);
+  return (plane[place.byte] >> place.shift) & ((1u << plane_bits) - 1u);
+}
+
+float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint32_t row, std::uint32_t lane) {
+  const CodePlanes planes = code_planes(shape.bits);
+  const std::uint8_t* block = record + codes_offset(shape) + lane / kLaneBlock * lane_block_bytes(shape);
+  std::uint32_t code = plane_code(block, planes.first_bits, row, lane);
+  if (planes.second_bits > 0) {
+    const std::uint8_t* second = block + plane_bytes(shape.rows, planes.first_bits);
+    code = code << planes.second_bits | plane_code(second, planes.second_bits, row, lane);
+  }
+  const float scaled = static_cast<float>(code) * field_value(record, row_scale_offset(shape), row) +
+                       field_value(record, row_zero_offset(shape), row);
+  return scaled * field_value(record, lane_scale_offset(shape), lane);
+}
+
+}  // namespace
+
+std::size_t codec_scratch_bytes(const TileShape& shape) { return Workspace::bytes(shape); }
+
+Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
+                   std::span<const HalfBits* const> rows, std::byte* scratch, std::uint8_t* record) {
+  if (rows.size() > std::max(kMaxRows, kMaxLanes)) return Status::kInvalidArgument;
+  const TileShape shape = tile_shape(side, static_cast<std::uint32_t>(rows.size()), dim, bits);
+  if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
+  for (const HalfBits* row : rows) {
+    if (!kernels().all_finite(row, dim)) return Status::kNonFinite;
+  }
+  const Workspace work(shape, scratch);
+  gather_rotated(side, dim, rows, work);
+  return encode_rotated(shape, level, work, record);
+}
+
+void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
+                  std::uint32_t token, std::byte* scratch, HalfBits* channels) {
+  const TileShape shape = tile_shape(side, tokens, dim, bits);
+  auto* values = reinterpret_cast<float*>(scratch);
+  for (std::uint32_t channel = 0; channel < dim; ++channel) {
+    values[channel] =
+        side == Side::kKey ? decode_value(shape, record, channel, token) : decode_value(shape, record, token, channel);
+  }
+  kernels().rotate(values, 1, dim);
+  kernels().floats_to_halves(values, dim, channels);
+}
+
+void decode_tokens(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
+                   std::byte* scratch, HalfBits* channels, std::size_t stride) {
+  const KernelTable& kernel = kernels();
+  const TileShape shape = tile_shape(side, tokens, dim, bits);
+  const Workspace work(shape, scratch);
+  kernel.halves_to_floats(record + row_scale_offset(shape), shape.rows, work.scales.row_scale);
+  kernel.halves_to_floats(record + row_zero_offset(shape), shape.rows, work.scales.row_factor);
+  kernel.halves_to_floats(record + lane_scale_offset(shape), shape.lanes, work.scales.lane_scale);
+  const CodeTile codes{record + codes_offset(shape), shape.rows, shape.lanes, bits};
+  kernel.decode_values(codes, {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale}, work.tile);
+  float* rows = work.tile;
+  if (side == Side::kKey) {
+    kernel.transpose(work.tile, dim, tokens, tokens, work.balanced, dim);
+    rows = work.balanced;
+  }
+  kernel.rotate(rows, tokens, dim);
+  for (std::size_t token = 0; token < tokens; ++token) {
+    kernel.floats_to_halves(rows + token * dim, dim, channels + token * stride);
+  }
+}
+
+}  // namespace kvarn

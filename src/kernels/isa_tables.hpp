@@ -1,0 +1,13 @@
+// The tables that the kernel translation units export; which of them exist depends on the processor family.
+#pragma once
+
+#include "kernels/kernel_table.hpp"
+
+namespace kvarn {
+
+extern const KernelTable kBaselineKernels;
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;
+extern const KernelTable kNeonKernels;
+
+}  // namespace kvarn

@@ -1,0 +1,62 @@
+// Which kernels run: found out once, by asking the processor.
+#include "kernels/kernel_table.hpp"
+
+#include <array>
+#include <atomic>
+
+#include "kernels/isa_tables.hpp"
+
+namespace kvarn {
+namespace {
+
+struct Available {
+  std::array<const KernelTable*, 3> tables{};
+  std::size_t count = 0;
+
+  void add(const KernelTable& table) { tables[count++] = &table; }
+};
+
+Available find_available() {
+  Available found;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    found.add(kAvx512Kernels);
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) found.add(kAvx2Kernels);
+  found.add(kBaselineKernels);
+#elif defined(__aarch64__)
+  found.add(kNeonKernels);
+#else
+  found.add(kBaselineKernels);
+#endif
+  return found;
+}
+
+const Available& available() {
+  static const Available found = find_available();
+  return found;
+}
+
+std::atomic<const KernelTable*>& current() {
+  static std::atomic<const KernelTable*> table{available().tables[0]};
+  return table;
+}
+
+}  // namespace
+
+std::span<const KernelTable* const> available_kernels() { return {available().tables.data(), available().count}; }
+
+const KernelTable& kernels() { return *current().load(std::memory_order_acquire); }
+
+bool select_kernels(std::string_view name) {
+  for (const KernelTable* table : available_kernels()) {
+    if (name != table->name) continue;
+    current().store(table, std::memory_order_release);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace kvarn

@@ -1,0 +1,127 @@
+// The kernels: everything that touches many numbers, behind one table of functions per instruction set.
+// Sits on base, format and simd; knows nothing of codecs, caches, attention or engines. Pointers may have any
+// alignment; counts named rows, lanes and dim are multiples of 16. Every kernel gives the same bits on every
+// instruction set: no contraction, and the order of every sum is fixed and stated here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "base/half.hpp"
+
+namespace kvarn {
+
+// Panels of accumulate_* are made for this many lanes at a time.
+inline constexpr std::size_t kPanelLanes = 64;
+
+// The codes of one record and its shape.
+struct CodeTile {
+  const std::uint8_t* codes;  // the record's bytes from codes_offset on
+  std::size_t rows;
+  std::size_t lanes;
+  std::uint32_t bits;
+};
+
+// The fields of one record in single precision.
+struct TileScales {
+  const float* row_scale;   // [rows]
+  const float* row_zero;    // [rows]
+  const float* lane_scale;  // [lanes]
+};
+
+// One multiply-accumulate of several vectors with one tile x[rows, lanes]:
+//   out[i][l] = out[i][l] * keep[i] + (sum over r of a[i][r] * x[r][l] + bias[i]) * lane_scale[l]
+// The sum runs over r from 0 upwards. Without keep the old out is not read; without bias or lane_scale that term falls
+// away.
+struct Accumulation {
+  const float* a;  // a[i * a_stride + r]
+  std::size_t a_stride;
+  std::size_t vectors;      // i < vectors
+  const float* bias;        // [vectors] or nullptr
+  const float* lane_scale;  // [lanes] or nullptr
+  const float* keep;        // [vectors] or nullptr
+  float* const* out;        // vectors pointers to [lanes]
+  float* panel;             // scratch: kPanelLanes floats for each row of x
+};
+
+// Scores of one query head over `count` keys, as they come from the dot products.
+struct ScoreRow {
+  float* scores;      // [count], in: scaled dot products, out: exp(score - running maximum), 0 where hidden
+  std::size_t count;  // multiple of 16
+  const float* mask;  // [count] or nullptr (all zeros); -infinity hides the key
+  float slope;        // factor of the mask
+  float soft_cap;     // c > 0: score = c * tanh(score / c)
+};
+
+// A partial softmax: what one query head has seen of some keys.
+struct SoftmaxState {
+  float max;  // of the scores; -infinity: nothing seen
+  float sum;  // of exp(score - max)
+};
+
+struct KernelTable {
+  const char* name;
+
+  // Conversions; count is a multiple of 16. floats_to_halves rounds to nearest even and saturates at +-65504.
+  void (*halves_to_floats)(const void* halves, std::size_t count, float* floats);
+  void (*floats_to_halves)(const float* floats, std::size_t count, HalfBits* halves);
+  bool (*all_finite)(const void* halves, std::size_t count);
+
+  // Hadamard rotation in power-of-two blocks of `count` rows of `dim` channels; its own inverse.
+  void (*rotate)(float* rows, std::size_t count, std::size_t dim);
+  // out[c * out_stride + r] = in[r * in_stride + c], r < rows, c < columns.
+  void (*transpose)(const float* in, std::size_t rows, std::size_t columns, std::size_t in_stride, float* out,
+                    std::size_t out_stride);
+
+  // Normalization of a tile[rows, lanes]. Row sums: 16 partial sums over every 16th lane, halved four times; lane sums
+  // and the sum of row totals from row 0 upwards. Deviations are unbiased.
+  float (*sum_of_squares)(const float* tile, std::size_t rows, std::size_t lanes);
+  void (*scale_values)(float* values, std::size_t count, float factor);
+  void (*lane_deviations)(const float* tile, std::size_t rows, std::size_t lanes, float* deviations);
+  void (*row_deviations)(const float* tile, std::size_t rows, std::size_t lanes, float* deviations);
+  // out = (tile * lane_factor) * row_factor.
+  void (*normalize)(const float* tile, std::size_t rows, std::size_t lanes, const float* lane_factor,
+                    const float* row_factor, float* out);
+
+  // Min/max round-to-nearest of each row to codes 0..top (codes[rows, lanes]), with the row's step and minimum.
+  void (*round_rows)(const float* tile, std::size_t rows, std::size_t lanes, float top, std::uint8_t* codes,
+                     float* step, float* minimum);
+  // Codes in the order of format/tile_record.hpp. pack_codes writes every byte of the record from codes_offset on.
+  void (*pack_codes)(const std::uint8_t* codes, std::size_t rows, std::size_t lanes, std::uint32_t bits,
+                     std::uint8_t* packed);
+  // values[rows, lanes] = (code * row_scale + row_zero) * lane_scale.
+  void (*decode_values)(const CodeTile& tile, const TileScales& scales, float* values);
+
+  // folded[r] = a[r] * row_scale[r]; returns the sum of a[r] * row_zero[r] (16 partial sums).
+  float (*fold_rows)(const float* a, const float* row_scale, const float* row_zero, std::size_t rows, float* folded);
+  // x = codes as numbers.
+  void (*accumulate_codes)(const CodeTile& tile, const Accumulation& accumulation);
+  // x[r][l] = row_pointers[r][l].
+  void (*accumulate_half_rows)(const HalfBits* const* row_pointers, std::size_t rows, std::size_t lanes,
+                               const Accumulation& accumulation);
+  // x[r][l] = lane_pointers[l][r].
+  void (*accumulate_half_lanes)(const HalfBits* const* lane_pointers, std::size_t rows, std::size_t lanes,
+                                const Accumulation& accumulation);
+
+  // Adds a row of scores to the state; returns the factor that old accumulators must be multiplied with.
+  float (*softmax_step)(const ScoreRow& row, SoftmaxState* state);
+  // Joins two partial results over different keys by log-sum-exp: total and total_values[dim] become the joint ones.
+  void (*merge_states)(const SoftmaxState& part, const float* part_values, std::size_t dim, SoftmaxState* total,
+                       float* total_values);
+  // out = values / sum; `sink` (may be null) is one more logit in the sum. Zeros if nothing was seen.
+  void (*finish_state)(const SoftmaxState& state, const float* sink, const float* values, std::size_t dim, float* out);
+};
+
+// The tables that this machine can run, best first.
+std::span<const KernelTable* const> available_kernels();
+
+// The table in use: the best one, until select_kernels names another.
+const KernelTable& kernels();
+
+// Uses the table of this name ("baseline", "avx2", "avx512", "neon") from now on; false if this machine has none such.
+// Not to be called while kernels run.
+bool select_kernels(std::string_view name);
+
+}  // namespace kvarn

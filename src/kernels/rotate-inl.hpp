@@ -1,0 +1,68 @@
+// Hadamard rotation (Sylvester order, orthonormal power-of-two blocks) and transposition.
+#pragma once
+
+#include "simd/vector.hpp"
+
+namespace kvarn {
+namespace {
+
+// One butterfly stage within vectors: the lane without the bit gets a + b, its partner a - b (written -b + a: same
+// bits).
+template <int Distance, std::size_t... I>
+KVARN_INLINE F32 butterfly(F32 v, std::index_sequence<I...> lanes) {
+  const F32 sign = {((static_cast<int>(I) & Distance) ? -1.0f : 1.0f)...};
+  return v * sign + swap_lanes<Distance>(v, lanes);
+}
+
+template <int Distance = 1>
+KVARN_INLINE F32 butterflies(F32 v) {
+  if constexpr (Distance < kWidth) {
+    return butterflies<Distance * 2>(butterfly<Distance>(v, std::make_index_sequence<kWidth>{}));
+  } else {
+    return v;
+  }
+}
+
+void rotate_block(float* block, std::size_t size) {
+  for (std::size_t i = 0; i < size; i += kWidth) store(butterflies(load(block + i)), block + i);
+  for (std::size_t half = kWidth; half < size; half *= 2) {
+    for (std::size_t start = 0; start < size; start += 2 * half) {
+      for (std::size_t i = start; i < start + half; i += kWidth) {
+        const F32 a = load(block + i);
+        const F32 b = load(block + i + half);
+        store(a + b, block + i);
+        store(a - b, block + i + half);
+      }
+    }
+  }
+  const F32 unit = splat(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(size))));
+  for (std::size_t i = 0; i < size; i += kWidth) store(load(block + i) * unit, block + i);
+}
+
+void rotate(float* rows, std::size_t count, std::size_t dim) {
+  for (std::size_t row = 0; row < count; ++row) {
+    float* block = rows + row * dim;
+    for (std::size_t left = dim; left > 0;) {
+      std::size_t size = 16;
+      while (size * 2 <= left) size *= 2;
+      rotate_block(block, size);
+      block += size;
+      left -= size;
+    }
+  }
+}
+
+void transpose(const float* in, std::size_t rows, std::size_t columns, std::size_t in_stride, float* out,
+               std::size_t out_stride) {
+  for (std::size_t row = 0; row < rows; row += kWidth) {
+    for (std::size_t column = 0; column < columns; column += kWidth) {
+      F32 square[kWidth];
+      unroll<kWidth>([&](auto i) { square[i.value] = load(in + (row + i.value) * in_stride + column); });
+      transpose_square(square);
+      unroll<kWidth>([&](auto i) { store(square[i.value], out + (column + i.value) * out_stride + row); });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvarn

@@ -1,0 +1,38 @@
+// The kernels of the including translation unit's instruction set as one table.
+#pragma once
+
+#include "kernels/accumulate-inl.hpp"
+#include "kernels/kernel_table.hpp"
+#include "kernels/normalize-inl.hpp"
+#include "kernels/rotate-inl.hpp"
+#include "kernels/softmax-inl.hpp"
+
+namespace kvarn {
+namespace {
+
+constexpr KernelTable make_table(const char* name) {
+  return {.name = name,
+          .halves_to_floats = halves_to_floats,
+          .floats_to_halves = floats_to_halves,
+          .all_finite = all_finite,
+          .rotate = rotate,
+          .transpose = transpose,
+          .sum_of_squares = sum_of_squares,
+          .scale_values = scale_values,
+          .lane_deviations = lane_deviations,
+          .row_deviations = row_deviations,
+          .normalize = normalize,
+          .round_rows = round_rows,
+          .pack_codes = pack_codes,
+          .decode_values = decode_values,
+          .fold_rows = fold_rows,
+          .accumulate_codes = accumulate_codes,
+          .accumulate_half_rows = accumulate_half_rows,
+          .accumulate_half_lanes = accumulate_half_lanes,
+          .softmax_step = softmax_step,
+          .merge_states = merge_states,
+          .finish_state = finish_state};
+}
+
+}  // namespace
+}  // namespace kvarn

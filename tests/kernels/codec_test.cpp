@@ -1,0 +1,185 @@
+// The codec against the scalar reference: the same bytes and the same halves on every instruction set.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "codec/tile_codec.hpp"
+#include "kernels/kernel_table.hpp"
+#include "reference/record.hpp"
+
+namespace kvarn {
+namespace {
+
+using Halves = std::vector<HalfBits>;
+
+struct CodecCase {
+  Side side;
+  std::uint32_t tokens;
+  std::uint32_t dim;
+  std::uint32_t bits;
+  EncoderLevel level;
+};
+
+reference::TileSpec spec_of(const CodecCase& c) {
+  return {c.side == Side::kKey ? reference::Axis::kKey : reference::Axis::kValue, c.tokens, c.dim, c.bits};
+}
+
+reference::Level level_of(const CodecCase& c) {
+  return c.level == EncoderLevel::kScaled ? reference::Level::kScaled : reference::Level::kOfficial;
+}
+
+std::vector<const HalfBits*> row_pointers(const Halves& rows, std::uint32_t dim) {
+  std::vector<const HalfBits*> pointers;
+  for (std::size_t at = 0; at < rows.size(); at += dim) pointers.push_back(&rows[at]);
+  return pointers;
+}
+
+struct Scratch {
+  std::vector<std::byte> bytes;
+  explicit Scratch(const CodecCase& c) : bytes(codec_scratch_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits)) + 64) {}
+  std::byte* data() {
+    const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+    return bytes.data() + (64 - address % 64) % 64;
+  }
+};
+
+std::string describe(const CodecCase& c) {
+  return std::string(kernels().name) + (c.side == Side::kKey ? " K " : " V ") + std::to_string(c.tokens) + "x" +
+         std::to_string(c.dim) + " " + std::to_string(c.bits) + " bits" +
+         (c.level == EncoderLevel::kScaled ? " scaled" : " official");
+}
+
+void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
+  const auto pointers = row_pointers(rows, c.dim);
+  const auto expected = reference::encode(spec_of(c), level_of(c), pointers);
+  const std::size_t size = record_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits));
+  for (const KernelTable* table : available_kernels()) {
+    ASSERT_TRUE(select_kernels(table->name));
+    SCOPED_TRACE(describe(c));
+    Scratch scratch(c);
+    std::vector<std::uint8_t> record(size, 0xA5);
+    const Status status = encode_tile(c.side, c.dim, c.bits, c.level, pointers, scratch.data(), record.data());
+    ASSERT_EQ(status, expected.status());
+    if (status != Status::kOk) {
+      EXPECT_EQ(record, std::vector<std::uint8_t>(size, 0xA5)) << "an error must not touch the record";
+      continue;
+    }
+    ASSERT_EQ(record, expected.value());
+    const Halves decoded = reference::decode_half_rows(spec_of(c), record);
+    Halves all(std::size_t{c.tokens} * (c.dim + 3));
+    decode_tokens(c.side, c.dim, c.tokens, c.bits, record.data(), scratch.data(), all.data(), c.dim + 3);
+    for (std::uint32_t token = 0; token < c.tokens; ++token) {
+      Halves one(c.dim);
+      decode_token(c.side, c.dim, c.tokens, c.bits, record.data(), token, scratch.data(), one.data());
+      ASSERT_EQ(0, std::memcmp(one.data(), &decoded[token * c.dim], c.dim * sizeof(HalfBits))) << "token " << token;
+      ASSERT_EQ(0, std::memcmp(&all[token * (c.dim + 3)], one.data(), c.dim * sizeof(HalfBits))) << "token " << token;
+    }
+  }
+}
+
+Halves normal_rows(const CodecCase& c, std::uint32_t seed, float scale = 1.0f) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  Halves rows(std::size_t{c.tokens} * c.dim);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const float channel_gain = i % c.dim % 7 == 3 ? 8.0f : 1.0f;  // outlier channels, as models have them
+    rows[i] = float_to_half(normal(random) * channel_gain);
+  }
+  return rows;
+}
+
+template <class Body>
+void for_each_case(std::span<const std::uint32_t> dims, std::span<const std::uint32_t> tokens, Body body) {
+  for (const std::uint32_t dim : dims) {
+    for (const std::uint32_t count : tokens) {
+      for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
+        for (const Side side : {Side::kKey, Side::kValue}) {
+          for (const EncoderLevel level : {EncoderLevel::kOfficial, EncoderLevel::kScaled}) {
+            body(CodecCase{side, count, dim, bits, level});
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(TileCodec, EveryShapeAndWidth_GivesTheReferenceBytes) {
+  const std::uint32_t dims[] = {16, 48, 64, 80, 96, 128, 192};
+  const std::uint32_t tokens[] = {16, 48, 128};
+  std::uint32_t seed = 1;
+  for_each_case(dims, tokens, [&](const CodecCase& c) { expect_same_as_reference(c, normal_rows(c, seed++)); });
+}
+
+TEST(TileCodec, LargeShapes_GiveTheReferenceBytes) {
+  const std::uint32_t dims[] = {256, 576};
+  const std::uint32_t tokens[] = {128, 256};
+  std::uint32_t seed = 1001;
+  for_each_case(dims, tokens, [&](const CodecCase& c) {
+    if (c.bits == 4 || c.bits == 3) expect_same_as_reference(c, normal_rows(c, seed++));
+  });
+}
+
+TEST(TileCodec, EveryMagnitude_GivesTheReferenceBytes) {
+  for (const float scale : {6e-8f, 1e-6f, 1e-3f, 0.05f, 40.0f, 2000.0f, 9000.0f}) {
+    const std::uint32_t dims[] = {64};
+    const std::uint32_t tokens[] = {32};
+    for_each_case(dims, tokens, [&](const CodecCase& c) {
+      Halves rows = normal_rows(c, 77, scale);
+      for (HalfBits& half : rows) {
+        if ((half & 0x7C00u) == 0x7C00u) half = static_cast<HalfBits>((half & 0x8000u) | 0x7BFFu);
+      }
+      expect_same_as_reference(c, rows);
+    });
+  }
+}
+
+TEST(TileCodec, DegenerateTiles_GiveTheReferenceBytes) {
+  const std::uint32_t dims[] = {48, 64};
+  const std::uint32_t tokens[] = {16, 128};
+  for_each_case(dims, tokens, [&](const CodecCase& c) {
+    const std::size_t size = std::size_t{c.tokens} * c.dim;
+    for (const float constant : {0.0f, -0.0f, 1.5f, -65504.0f, 65504.0f, 5.96e-8f}) {
+      expect_same_as_reference(c, Halves(size, float_to_half(constant)));
+    }
+    Halves outlier(size, float_to_half(0.0f));
+    outlier[size / 2 + 5] = float_to_half(60000.0f);
+    expect_same_as_reference(c, outlier);
+    Halves signs(size);
+    for (std::size_t i = 0; i < size; ++i) signs[i] = i % 3 == 0 ? 0x8000 : 0x0000;  // zeros of both signs
+    expect_same_as_reference(c, signs);
+  });
+}
+
+TEST(TileCodec, NanOrInfinity_IsRefused) {
+  const CodecCase c{Side::kValue, 32, 64, 4, EncoderLevel::kScaled};
+  for (const HalfBits bad : {0x7C00, 0xFC00, 0x7E00, 0xFFFF}) {
+    for (const std::size_t place : {std::size_t{0}, std::size_t{33}, std::size_t{32 * 64 - 1}}) {
+      Halves rows = normal_rows(c, 5);
+      rows[place] = static_cast<HalfBits>(bad);
+      expect_same_as_reference(c, rows);
+    }
+  }
+}
+
+TEST(TileCodec, InvalidShapes_AreRefused) {
+  const CodecCase good{Side::kKey, 16, 16, 4, EncoderLevel::kScaled};
+  const Halves rows = normal_rows(good, 6);
+  const auto pointers = row_pointers(rows, 16);
+  Scratch scratch(good);
+  std::vector<std::uint8_t> record(4096);
+  const auto encode = [&](std::uint32_t dim, std::uint32_t bits, std::size_t tokens) {
+    return encode_tile(Side::kKey, dim, bits, EncoderLevel::kScaled, std::span(pointers).first(tokens), scratch.data(),
+                       record.data());
+  };
+  EXPECT_EQ(encode(16, 4, 16), Status::kOk);
+  EXPECT_EQ(encode(8, 4, 16), Status::kInvalidArgument);
+  EXPECT_EQ(encode(16, 7, 16), Status::kInvalidArgument);
+  EXPECT_EQ(encode(16, 1, 16), Status::kInvalidArgument);
+  EXPECT_EQ(encode(16, 4, 15), Status::kInvalidArgument);
+  EXPECT_EQ(encode(16, 4, 0), Status::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace kvarn
