@@ -2,6 +2,7 @@
 // Lowest folder: knows nothing of tiles, engines or files.
 #pragma once
 
+#include <cassert>
 #include <utility>
 #include <variant>
 
@@ -29,12 +30,12 @@ constexpr const char* status_text(Status status) {
   return "unknown status";
 }
 
-// A value or the status that says why there is none.
+// A value or the status (never kOk) that says why there is none.
 template <class T>
 class [[nodiscard]] Result {
  public:
   Result(T value) : state_(std::move(value)) {}
-  Result(Status status) : state_(status) {}
+  Result(Status status) : state_(status) { assert(status != Status::kOk); }
 
   bool ok() const { return std::holds_alternative<T>(state_); }
   Status status() const { return ok() ? Status::kOk : std::get<Status>(state_); }
