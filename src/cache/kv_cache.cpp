@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/kernel_table.hpp"
+
 namespace kvarn {
 
 KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells)
@@ -42,7 +44,9 @@ void KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cell
   if (map_.version() == before) return;
   std::vector<HalfBits> row;
   for (const RowMove& move : planner_.moves()) {
-    for (RowStore& store : stores_) {
+    for (StoreId id = 0; id < stores_.size(); ++id) {
+      if (retired_[id]) continue;
+      RowStore& store = stores_[id];
       row.resize(store.row_values());
       store.read_row(move.from_tile, move.from_row, row.data());
       HalfBits* target = store.row_for_write(move.to_tile, move.to_row);
@@ -59,7 +63,7 @@ void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
     planner_.place_unseen(target, cell);
     return;
   }
-  const TileId old_tile = map_.tile_at(target, old_place).refs != 0 ? target.refs[old_place.ref()].tile : 0;
+  const TileId old_tile = target.refs[old_place.ref()].tile;
   const Place place = planner_.place_unseen(target, cell);
   const TileId tile = target.refs[place.ref()].tile;
   std::vector<HalfBits> row;
@@ -89,7 +93,7 @@ Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cel
   if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
   HalfBits* row = writable_row(store, stream, cell);
   if (row == nullptr) return Status::kOutOfMemory;
-  kernels().float_to_half(values, row, stores_[store].row_values());
+  kernels().floats_to_halves(values, stores_[store].row_values(), row);
   return Status::kOk;
 }
 

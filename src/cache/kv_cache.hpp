@@ -56,7 +56,8 @@ class KvCache {
   std::uint32_t cells() const { return map_.cells(); }
   std::uint32_t stream_count() const { return map_.stream_count(); }
 
-  // Adds one layer's K or V with rows of `row_values` half-precision values (KV heads x head dimension).
+  // Adds one layer's K or V with rows of `row_values` half-precision values (KV heads x head dimension, a
+  // multiple of 16).
   StoreId add_store(Side side, std::uint32_t layer, std::uint32_t row_values);
   // The engine keeps this layer side itself from now on: its bytes are dropped.
   void retire_store(StoreId store);

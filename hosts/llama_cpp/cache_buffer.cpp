@@ -1,0 +1,227 @@
+#include "cache_buffer.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "ggml-impl.h"
+
+namespace ggml_kvarn {
+
+std::unique_ptr<CacheBuffer> CacheBuffer::create(size_t size, const Settings & settings) {
+    void * base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
+        GGML_LOG_ERROR("KVarN: the system refuses to reserve %zu MiB of addresses: choose a smaller context (-c)\n", size >> 20);
+        return nullptr;
+    }
+    return std::unique_ptr<CacheBuffer>(new CacheBuffer(base, size, settings));
+}
+
+CacheBuffer::CacheBuffer(void * base, size_t size, const Settings & settings)
+    : base_(base), size_(size), settings_(settings) {}
+
+CacheBuffer::~CacheBuffer() {
+    munmap(base_, size_);
+}
+
+void CacheBuffer::add_tensor(const ggml_tensor * tensor) {
+    if (tensor->view_src != nullptr || !is_memory_tensor(tensor)) {
+        return;
+    }
+    const auto name = parse_cache_name(tensor->name);
+    if (!name || tensors_.count(tensor) != 0) {
+        if (!name) {
+            plain_bytes_ += ggml_nbytes(tensor);
+        }
+        return;
+    }
+    add_cache_tensor(tensor, *name);
+}
+
+void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName & name) {
+    auto cached = std::make_unique<CacheTensor>();
+    cached->root = tensor;
+    cached->name = name;
+    const auto n_cells = static_cast<uint64_t>(tensor->ne[1]);
+    const auto n_streams = static_cast<uint64_t>(tensor->ne[2]);
+    const bool fits = n_cells > 0 && n_cells < (1u << 31) && n_streams < (1u << 16) && tensor->ne[3] == 1 &&
+                      tensor->ne[0] % 16 == 0 && ggml_is_contiguous(tensor);
+    if (tensor->type != GGML_TYPE_F16) {
+        say_plain_once((std::string("the cache type is ") + ggml_type_name(tensor->type) + ", only f16 caches are compressed").c_str());
+    } else if (!fits) {
+        say_plain_once("the shape of the cache tensor is not one KVarN compresses");
+    } else if (cache_ == nullptr) {
+        cache_ = std::make_unique<kvarn::KvCache>(settings_.cache, static_cast<uint32_t>(n_streams), static_cast<uint32_t>(n_cells));
+    }
+    if (tensor->type == GGML_TYPE_F16 && fits && cache_->cells() == n_cells && cache_->stream_count() == n_streams) {
+        cached->store = cache_->add_store(name.side, name.layer, cached->row_values());
+        cached->served = true;
+    } else {
+        plain_bytes_ += ggml_nbytes(tensor);
+    }
+    for (auto & [root, known] : tensors_) {
+        if (known->name.layer == name.layer && known->name.tag == name.tag && known->name.side != name.side) {
+            known->other = cached.get();
+            cached->other = known.get();
+        }
+    }
+    tensors_.emplace(tensor, std::move(cached));
+}
+
+CacheTensor * CacheBuffer::served(const ggml_tensor * tensor) {
+    const auto found = tensors_.find(root_of(tensor));
+    return found != tensors_.end() && found->second->served ? found->second.get() : nullptr;
+}
+
+void CacheBuffer::say_plain_once(const char * reason) {
+    if (!said_plain_) {
+        GGML_LOG_WARN("KVarN is inactive for this cache, which stays plain: %s\n", reason);
+        said_plain_ = true;
+    }
+}
+
+void CacheBuffer::demote(CacheTensor & tensor, const char * reason) {
+    say_plain_once(reason);
+    for (CacheTensor * side : {&tensor, tensor.other}) {
+        if (side == nullptr || !side->served) {
+            continue;
+        }
+        auto * rows = static_cast<std::byte *>(side->root->data);
+        for (uint32_t stream = 0; stream < cache_->stream_count(); ++stream) {
+            for (uint32_t cell = 0; cell < cache_->cells(); ++cell) {
+                if (cache_->written(stream, cell)) {
+                    const size_t row = size_t{stream} * cache_->cells() + cell;
+                    cache_->read_row(side->store, stream, cell, reinterpret_cast<kvarn::HalfBits *>(rows + row * side->row_bytes()));
+                }
+            }
+        }
+        cache_->retire_store(side->store);
+        side->served = false;
+        plain_bytes_ += ggml_nbytes(side->root);
+    }
+}
+
+template <class Visit>
+void CacheBuffer::for_rows(const CacheTensor & cached, const ggml_tensor * view, size_t offset, size_t size, Visit && visit) {
+    const size_t start = static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(cached.root->data)) + offset;
+    const size_t row_bytes = cached.row_bytes();
+    for (size_t position = 0; position < size;) {
+        const size_t row = (start + position) / row_bytes;
+        const size_t first = (start + position) % row_bytes;
+        const size_t count = std::min(row_bytes - first, size - position);
+        visit(static_cast<uint32_t>(row / cache_->cells()), static_cast<uint32_t>(row % cache_->cells()), first, count, position);
+        position += count;
+    }
+}
+
+void CacheBuffer::get(const ggml_tensor * tensor, void * data, size_t offset, size_t size) {
+    const CacheTensor * cached = served(tensor);
+    if (cached == nullptr) {
+        std::memcpy(data, static_cast<const char *>(tensor->data) + offset, size);
+        return;
+    }
+    std::vector<kvarn::HalfBits> row(cached->row_values());
+    for_rows(*cached, tensor, offset, size, [&](uint32_t stream, uint32_t cell, size_t first, size_t count, size_t position) {
+        cache_->read_row(cached->store, stream, cell, row.data());
+        std::memcpy(static_cast<char *>(data) + position, reinterpret_cast<const char *>(row.data()) + first, count);
+    });
+}
+
+void CacheBuffer::set(const ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    const CacheTensor * cached = served(tensor);
+    if (cached == nullptr) {
+        std::memcpy(static_cast<char *>(tensor->data) + offset, data, size);
+        return;
+    }
+    std::vector<kvarn::HalfBits> row(cached->row_values());
+    for_rows(*cached, tensor, offset, size, [&](uint32_t stream, uint32_t cell, size_t first, size_t count, size_t position) {
+        if (count != cached->row_bytes()) {
+            cache_->read_row(cached->store, stream, cell, row.data());
+        }
+        std::memcpy(reinterpret_cast<char *>(row.data()) + first, static_cast<const char *>(data) + position, count);
+        if (cache_->write_row(cached->store, stream, cell, row.data()) != kvarn::Status::kOk && !said_full_) {
+            GGML_LOG_ERROR("KVarN: out of memory while rows were restored; the cache is incomplete\n");
+            said_full_ = true;
+        }
+    });
+}
+
+void CacheBuffer::fill(const ggml_tensor * tensor, uint8_t value, size_t offset, size_t size) {
+    const CacheTensor * cached = served(tensor);
+    if (cached == nullptr) {
+        std::memset(static_cast<char *>(tensor->data) + offset, value, size);
+        return;
+    }
+    std::vector<kvarn::HalfBits> row(cached->row_values());
+    for_rows(*cached, tensor, offset, size, [&](uint32_t stream, uint32_t cell, size_t first, size_t count, size_t) {
+        if (value == 0 && !cache_->written(stream, cell)) {
+            return;  // reads as zeros already
+        }
+        cache_->read_row(cached->store, stream, cell, row.data());
+        std::memset(reinterpret_cast<char *>(row.data()) + first, value, count);
+        (void) cache_->write_row(cached->store, stream, cell, row.data());
+    });
+}
+
+bool CacheBuffer::copy(const ggml_tensor * src, const ggml_tensor * dst) {
+    const CacheTensor * from = served(src);
+    const CacheTensor * to = served(dst);
+    if (from == nullptr && to == nullptr) {
+        std::memcpy(dst->data, src->data, ggml_nbytes(src));
+        return true;
+    }
+    if (from != to) {
+        return false;
+    }
+    const size_t stream_bytes = from->row_bytes() * cache_->cells();
+    const auto offset = [&](const ggml_tensor * view) {
+        return static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(from->root->data));
+    };
+    const bool whole = ggml_nbytes(src) == stream_bytes && ggml_nbytes(dst) == stream_bytes &&
+                       offset(src) % stream_bytes == 0 && offset(dst) % stream_bytes == 0;
+    if (!whole) {
+        return false;
+    }
+    cache_->copy_stream(static_cast<uint32_t>(offset(src) / stream_bytes), static_cast<uint32_t>(offset(dst) / stream_bytes));
+    return true;
+}
+
+void CacheBuffer::clear(uint8_t value) {
+    if (cache_ != nullptr) {
+        cache_->clear();
+    }
+    if (value == 0) {
+        madvise(base_, size_, MADV_DONTNEED);  // private anonymous pages read as zeros afterwards
+        return;
+    }
+    for (auto & [root, cached] : tensors_) {
+        if (cached->served) {
+            demote(*cached, "the host filled the cache with a value other than zero");
+        }
+    }
+    std::memset(base_, value, size_);
+}
+
+void CacheBuffer::add_account(ggml_kvarn_account & account) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (tensors_.empty()) {
+        return;
+    }
+    ++account.caches;
+    account.plain_bytes += plain_bytes_;
+    if (cache_ == nullptr) {
+        return;
+    }
+    const kvarn::CacheAccount own = cache_->account();
+    account.record_bytes += own.record_bytes;
+    account.open_row_bytes += own.open_row_bytes;
+    account.slack_bytes += own.slack_bytes;
+    account.map_bytes += own.map_bytes;
+    account.scratch_bytes += own.scratch_bytes;
+    account.f16_bytes += own.f16_bytes;
+    account.cells_in_use += own.cells_in_use;
+    account.sealed_tokens += own.sealed_tokens;
+}
+
+}  // namespace ggml_kvarn

@@ -1,0 +1,87 @@
+// One buffer of the device: a reservation of addresses. Cache tensors that are served live compressed in a KvCache and never
+// touch their addresses; every other tensor (compute values, recurrent state, plain mode) is plain memory there.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "cache/kv_cache.hpp"
+#include "cache_tensor.hpp"
+#include "ggml-backend.h"
+#include "ggml-kvarn.h"
+#include "settings.hpp"
+
+namespace ggml_kvarn {
+
+// One K or V tensor of one layer.
+struct CacheTensor {
+    const ggml_tensor * root = nullptr;
+    CacheName name;
+    kvarn::StoreId store = 0;
+    bool served = false;            // false: plain memory
+    CacheTensor * other = nullptr;  // the layer's other side, if it has one
+
+    uint32_t row_values() const { return static_cast<uint32_t>(root->ne[0]); }
+    size_t row_bytes() const { return root->nb[1]; }
+};
+
+class CacheBuffer {
+  public:
+    // Reserves `size` bytes of addresses; nullptr if the system refuses.
+    static std::unique_ptr<CacheBuffer> create(size_t size, const Settings & settings);
+    ~CacheBuffer();
+    CacheBuffer(const CacheBuffer &) = delete;
+    CacheBuffer & operator=(const CacheBuffer &) = delete;
+
+    void * base() const { return base_; }
+    std::mutex & mutex() { return mutex_; }
+    kvarn::KvCache & cache() { return *cache_; }
+
+    // Takes note of a tensor that the host placed here.
+    void add_tensor(const ggml_tensor * tensor);
+    // The served cache tensor behind a tensor or view; nullptr if it is plain memory.
+    CacheTensor * served(const ggml_tensor * tensor);
+    // Moves a layer's K and V to plain memory for good and says why in one line.
+    void demote(CacheTensor & tensor, const char * reason);
+
+    void get(const ggml_tensor * tensor, void * data, size_t offset, size_t size);
+    void set(const ggml_tensor * tensor, const void * data, size_t offset, size_t size);
+    void fill(const ggml_tensor * tensor, uint8_t value, size_t offset, size_t size);
+    // Copies between views of tensors of this buffer; false if the host must do it through get and set.
+    bool copy(const ggml_tensor * src, const ggml_tensor * dst);
+    void clear(uint8_t value);
+
+    void add_account(ggml_kvarn_account & account);
+
+  private:
+    CacheBuffer(void * base, size_t size, const Settings & settings);
+    void add_cache_tensor(const ggml_tensor * tensor, const CacheName & name);
+    void say_plain_once(const char * reason);
+    // Splits bytes [offset, offset+size) of a served view into rows: visit(stream, cell, first byte in row, bytes, position).
+    template <class Visit>
+    void for_rows(const CacheTensor & cached, const ggml_tensor * view, size_t offset, size_t size, Visit && visit);
+
+    void * base_;
+    size_t size_;
+    Settings settings_;
+    std::mutex mutex_;
+    std::unique_ptr<kvarn::KvCache> cache_;
+    std::unordered_map<const ggml_tensor *, std::unique_ptr<CacheTensor>> tensors_;
+    size_t plain_bytes_ = 0;  // of cache tensors in plain mode
+    bool said_plain_ = false;
+    bool said_full_ = false;
+};
+
+// The buffer behind a tensor if it is one of ours with memory; nullptr otherwise.
+CacheBuffer * buffer_of(const ggml_tensor * tensor);
+
+ggml_backend_buffer_type_t buffer_type();
+
+// All live buffers of the process, summed up.
+void account_all(ggml_kvarn_account & account);
+
+}  // namespace ggml_kvarn

@@ -1,0 +1,35 @@
+// Which tensors are caches, by the names and shapes llama.cpp gives them, and how views of them are read.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "codec/tile_codec.hpp"
+#include "ggml.h"
+
+namespace ggml_kvarn {
+
+// The tensor that owns a view's memory.
+inline const ggml_tensor * root_of(const ggml_tensor * tensor) {
+    return tensor->view_src != nullptr ? tensor->view_src : tensor;
+}
+
+// True for tensors of llama.cpp's memory modules ("cache_k_l0", "cache_r_l3", ...); weights and graph values never match.
+bool is_memory_tensor(const ggml_tensor * root);
+
+struct CacheName {
+    kvarn::Side side;
+    uint32_t layer;
+    std::string tag;  // between "cache_" and "k_l": empty for the usual cache
+};
+
+// The parts of "cache_<tag>k_l<layer>" or "cache_<tag>v_l<layer>"; nothing for other names.
+std::optional<CacheName> parse_cache_name(const char * name);
+
+inline bool is_view_op(ggml_op op) {
+    return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
+           op == GGML_OP_TRANSPOSE;
+}
+
+}  // namespace ggml_kvarn

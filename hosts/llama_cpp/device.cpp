@@ -1,0 +1,263 @@
+#include "device.hpp"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <set>
+
+#include "cache_buffer.hpp"
+#include "cache_tensor.hpp"
+#include "ggml-backend-impl.h"
+#include "ggml-impl.h"
+#include "graph_backend.hpp"
+#include "plain_mode.hpp"
+
+namespace ggml_kvarn {
+namespace {
+
+// What all buffers of the process share.
+struct Shared {
+    std::mutex mutex;
+    Settings settings;
+    std::set<CacheBuffer *> buffers;
+    std::atomic<bool> saw_cache{false};
+};
+
+Shared & shared() {
+    static Shared instance;
+    return instance;
+}
+
+CacheBuffer & context_of(ggml_backend_buffer_t buffer) {
+    return *static_cast<CacheBuffer *>(buffer->context);
+}
+
+// ---- buffer ----
+
+void buffer_free(ggml_backend_buffer_t buffer) {
+    auto * context = static_cast<CacheBuffer *>(buffer->context);
+    {
+        std::lock_guard<std::mutex> lock(shared().mutex);
+        shared().buffers.erase(context);
+    }
+    delete context;
+}
+
+void * buffer_get_base(ggml_backend_buffer_t buffer) {
+    return context_of(buffer).base();
+}
+
+ggml_status buffer_init_tensor(ggml_backend_buffer_t buffer, ggml_tensor * tensor) {
+    if (is_memory_tensor(root_of(tensor))) {
+        shared().saw_cache = true;
+    }
+    std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
+    context_of(buffer).add_tensor(tensor);
+    return GGML_STATUS_SUCCESS;
+}
+
+void buffer_memset_tensor(ggml_backend_buffer_t buffer, ggml_tensor * tensor, uint8_t value, size_t offset, size_t size) {
+    std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
+    context_of(buffer).fill(tensor, value, offset, size);
+}
+
+void buffer_set_tensor(ggml_backend_buffer_t buffer, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
+    context_of(buffer).set(tensor, data, offset, size);
+}
+
+void buffer_get_tensor(ggml_backend_buffer_t buffer, const ggml_tensor * tensor, void * data, size_t offset, size_t size) {
+    std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
+    context_of(buffer).get(tensor, data, offset, size);
+}
+
+bool buffer_cpy_tensor(ggml_backend_buffer_t buffer, const ggml_tensor * src, ggml_tensor * dst) {
+    if (buffer_of(src) != &context_of(buffer)) {
+        return false;
+    }
+    std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
+    return context_of(buffer).copy(src, dst);
+}
+
+void buffer_clear(ggml_backend_buffer_t buffer, uint8_t value) {
+    std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
+    context_of(buffer).clear(value);
+}
+
+// ---- buffer type ----
+
+const char * buft_get_name(ggml_backend_buffer_type_t) {
+    return "KVarN";
+}
+
+ggml_backend_buffer_t buft_alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
+    auto context = CacheBuffer::create(size, current_settings());
+    if (context == nullptr) {
+        return nullptr;
+    }
+    ggml_backend_buffer_i iface = {};
+    iface.free_buffer = buffer_free;
+    iface.get_base = buffer_get_base;
+    iface.init_tensor = buffer_init_tensor;
+    iface.memset_tensor = buffer_memset_tensor;
+    iface.set_tensor = buffer_set_tensor;
+    iface.get_tensor = buffer_get_tensor;
+    iface.cpy_tensor = buffer_cpy_tensor;
+    iface.clear = buffer_clear;
+    CacheBuffer * raw = context.release();
+    {
+        std::lock_guard<std::mutex> lock(shared().mutex);
+        shared().buffers.insert(raw);
+    }
+    return ggml_backend_buffer_init(buft, iface, raw, size);
+}
+
+size_t buft_get_alignment(ggml_backend_buffer_type_t) {
+    return 128;
+}
+
+// ---- device ----
+
+const char * dev_get_name(ggml_backend_dev_t) {
+    return "KVarN";
+}
+
+const char * dev_get_description(ggml_backend_dev_t) {
+    return "compressed KV cache in host memory";
+}
+
+// Bits per value of a sealed tile at D = 128 against 16: how many nominal bytes one real byte holds.
+double nominal_per_byte(const kvarn::CacheConfig & config) {
+    if (config.exact) {
+        return 1.0;
+    }
+    const double tokens = config.tile_tokens;
+    const double metadata_bits = 16.0 * (2.0 * 128.0 + tokens) / (128.0 * tokens);
+    return 16.0 / ((config.k_bits + config.v_bits) / 2.0 + metadata_bits);
+}
+
+// The host plans with nominal f16 sizes, so free memory is given in nominal bytes too: what fits, once compressed.
+void dev_get_memory(ggml_backend_dev_t, size_t * free, size_t * total) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    size_t available = static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * page;
+    if (std::FILE * file = std::fopen("/proc/meminfo", "r")) {
+        char line[128];
+        size_t kib = 0;
+        while (std::fgets(line, sizeof(line), file) != nullptr) {
+            if (std::sscanf(line, "MemAvailable: %zu", &kib) == 1) {
+                available = kib * 1024;
+            }
+        }
+        std::fclose(file);
+    }
+    const double factor = nominal_per_byte(current_settings().cache);
+    *free = static_cast<size_t>(static_cast<double>(available) * factor);
+    *total = static_cast<size_t>(static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(page) * factor);
+}
+
+enum ggml_backend_dev_type dev_get_type(ggml_backend_dev_t) {
+    return GGML_BACKEND_DEVICE_TYPE_IGPU;
+}
+
+void dev_get_props(ggml_backend_dev_t dev, ggml_backend_dev_props * props) {
+    *props = {};
+    props->name = dev_get_name(dev);
+    props->description = dev_get_description(dev);
+    props->type = dev_get_type(dev);
+    dev_get_memory(dev, &props->memory_free, &props->memory_total);
+    props->caps.mmap_support = true;
+}
+
+ggml_backend_t dev_init_backend(ggml_backend_dev_t dev, const char *) {
+    return make_backend(dev);
+}
+
+ggml_backend_buffer_type_t dev_get_buffer_type(ggml_backend_dev_t) {
+    return buffer_type();
+}
+
+bool on_memory_tensor(const ggml_tensor * tensor) {
+    const ggml_tensor * root = root_of(tensor);
+    return root->buffer != nullptr && root->buffer->buft == buffer_type() && is_memory_tensor(root);
+}
+
+// Decided by the buffers behind the tensors, never by the kind of operation: whatever reads or writes a cache is taken.
+bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
+    bool takes = on_memory_tensor(op);
+    for (int index = 0; index < GGML_MAX_SRC && !takes; ++index) {
+        takes = op->src[index] != nullptr && on_memory_tensor(op->src[index]);
+    }
+    if (!takes) {
+        return false;
+    }
+    shared().saw_cache = true;
+    return is_view_op(op->op) || cpu_supports(op);
+}
+
+bool dev_supports_buft(ggml_backend_dev_t, ggml_backend_buffer_type_t buft) {
+    return buft == buffer_type() || ggml_backend_buft_is_host(buft);
+}
+
+}  // namespace
+
+Settings current_settings() {
+    std::lock_guard<std::mutex> lock(shared().mutex);
+    return shared().settings;
+}
+
+void set_current_settings(const Settings & settings) {
+    std::lock_guard<std::mutex> lock(shared().mutex);
+    shared().settings = settings;
+}
+
+bool saw_cache() {
+    return shared().saw_cache;
+}
+
+CacheBuffer * buffer_of(const ggml_tensor * tensor) {
+    const ggml_tensor * root = root_of(tensor);
+    const bool ours = root->buffer != nullptr && root->buffer->buft == buffer_type() && root->buffer->context != nullptr;
+    return ours ? static_cast<CacheBuffer *>(root->buffer->context) : nullptr;
+}
+
+void account_all(ggml_kvarn_account & account) {
+    std::lock_guard<std::mutex> lock(shared().mutex);
+    for (CacheBuffer * buffer : shared().buffers) {
+        buffer->add_account(account);
+    }
+}
+
+static ggml_backend_device & device_instance() {
+    static ggml_backend_device instance = {};
+    return instance;
+}
+
+ggml_backend_buffer_type_t buffer_type() {
+    static ggml_backend_buffer_type instance = [] {
+        ggml_backend_buffer_type type = {};
+        type.iface.get_name = buft_get_name;
+        type.iface.alloc_buffer = buft_alloc_buffer;
+        type.iface.get_alignment = buft_get_alignment;
+        type.device = &device_instance();
+        return type;
+    }();
+    return &instance;
+}
+
+ggml_backend_dev_t device(ggml_backend_reg_t reg) {
+    ggml_backend_device & device = device_instance();
+    device.iface.get_name = dev_get_name;
+    device.iface.get_description = dev_get_description;
+    device.iface.get_memory = dev_get_memory;
+    device.iface.get_type = dev_get_type;
+    device.iface.get_props = dev_get_props;
+    device.iface.init_backend = dev_init_backend;
+    device.iface.get_buffer_type = dev_get_buffer_type;
+    device.iface.supports_op = dev_supports_op;
+    device.iface.supports_buft = dev_supports_buft;
+    device.reg = reg;
+    return &device;
+}
+
+}  // namespace ggml_kvarn
