@@ -1,0 +1,131 @@
+#include "engine.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+#include "llama.h"
+#include "user_error.hpp"
+
+namespace kvarn::program {
+namespace {
+
+// The host's log callback has no way to carry these per engine: it is one for the process.
+struct LogState {
+  bool verbose = false;
+  bool show_notices = true;
+  std::string first_error;  // since it was last taken; the first one is the cause, the later ones are its consequences
+};
+LogState& log_state() {
+  static LogState state;
+  return state;
+}
+
+bool is_ours(std::string_view line) {
+  return line.find("kvarn") != std::string_view::npos || line.find("KVarN") != std::string_view::npos;
+}
+
+void on_log(ggml_log_level level, const char* text, void*) {
+  LogState& state = log_state();
+  const std::string_view line(text);
+  if (level == GGML_LOG_LEVEL_ERROR && state.first_error.empty()) {
+    state.first_error = line.substr(0, line.find('
+'));
+  }
+  const bool is_our_notice =
+      level >= GGML_LOG_LEVEL_WARN && level != GGML_LOG_LEVEL_CONT && is_ours(line) && state.show_notices;
+  if (state.verbose || is_our_notice) {
+    std::fputs(text, stderr);
+  }
+}
+
+// ggml_backend_load_all_from_path also loads GGML_BACKEND_PATH; we load the plugin ourselves, to see whether it worked.
+std::string take_backend_path() {
+  static const std::string path = [] {
+    const char* value = std::getenv("GGML_BACKEND_PATH");
+    const std::string kept = value != nullptr ? value : "";
+    unsetenv("GGML_BACKEND_PATH");
+    return kept;
+  }();
+  return path;
+}
+
+}  // namespace
+
+Engine::Engine(bool verbose) {
+  log_state().verbose = verbose;
+  llama_log_set(on_log, nullptr);
+  take_backend_path();
+  ggml_backend_load_all_from_path(KVARN_ENGINE_DIR);
+  if (ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU) == nullptr) {
+    throw UserError(fmt::format("no CPU backend of llama.cpp in {}", KVARN_ENGINE_DIR),
+                    "run ./kvarn doctor, or ./kvarn clean --cache and try again");
+  }
+  llama_backend_init();
+}
+
+void Engine::load_plugin() {
+  const std::string file = plugin_file();
+  if (!std::filesystem::exists(file)) {
+    throw UserError(fmt::format("the plugin is missing: no {}", file),
+                    "start the program with ./kvarn run, which builds it");
+  }
+  take_error();
+  // Why it was refused goes into the one line of the error instead.
+  log_state().show_notices = false;
+  plugin_ = ggml_backend_load(file.c_str());
+  log_state().show_notices = true;
+  if (plugin_ == nullptr || ggml_backend_reg_dev_count(plugin_) == 0) {
+    throw UserError(fmt::format("the plugin {} does not serve: {}", file, take_error()), "./kvarn doctor says more");
+  }
+}
+
+void Engine::configure(const CacheSettings& settings) const {
+  const auto configure = reinterpret_cast<ggml_kvarn_configure_t>(
+      ggml_backend_reg_get_proc_address(plugin_, "ggml_backend_kvarn_configure"));
+  if (configure == nullptr) {
+    throw UserError("the plugin is of another version: it cannot be configured", "build both with ./kvarn run");
+  }
+  const char* preset = settings.preset.empty() ? nullptr : settings.preset.c_str();
+  if (const char* problem = configure(preset, settings.sink_tokens, settings.tail_tokens); problem != nullptr) {
+    throw UserError(problem, "./kvarn help lists the presets");
+  }
+}
+
+std::optional<ggml_kvarn_account> Engine::account() const {
+  if (plugin_ == nullptr) {
+    return std::nullopt;
+  }
+  const auto read_account =
+      reinterpret_cast<ggml_kvarn_account_t>(ggml_backend_reg_get_proc_address(plugin_, "ggml_backend_kvarn_account"));
+  ggml_kvarn_account account = {};
+  account.struct_size = sizeof(account);
+  if (read_account == nullptr || !read_account(&account)) {
+    return std::nullopt;
+  }
+  return account;
+}
+
+ggml_backend_dev_t Engine::device() const {
+  return plugin_ != nullptr ? ggml_backend_reg_dev_get(plugin_, 0) : nullptr;
+}
+
+std::string Engine::take_error() {
+  const std::string text = std::exchange(log_state().first_error, {});
+  return text.empty() ? "no reason given" : text;
+}
+
+std::string Engine::plugin_file() {
+  if (const std::string path = take_backend_path(); !path.empty()) {
+    return path;
+  }
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libggml-kvarn.so";
+}
+
+std::string Engine::library_folder() { return KVARN_ENGINE_DIR; }
+
+}  // namespace kvarn::program

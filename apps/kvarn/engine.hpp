@@ -1,0 +1,49 @@
+// llama.cpp's backends and our plugin, as the program loads them. Nothing here knows a model or a prompt.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "ggml-backend.h"
+#include "ggml-kvarn.h"
+
+namespace kvarn::program {
+
+// Settings of the compressed cache as given on the command line; empty or negative: as the environment says.
+struct CacheSettings {
+  std::string preset;
+  std::int64_t sink_tokens = -1;
+  std::int64_t tail_tokens = -1;
+};
+
+class Engine {
+ public:
+  // Loads the CPU backend of the llama.cpp this program was built for. Throws UserError if that is gone.
+  // verbose: the host's log goes to stderr; otherwise only what KVarN says.
+  explicit Engine(bool verbose);
+
+  // Loads the plugin. Throws UserError with the reason if it is missing or refuses to serve.
+  void load_plugin();
+
+  // Settings for the caches made from now on. Throws UserError if one is not valid. Needs the plugin.
+  void configure(const CacheSettings& settings) const;
+
+  // Where the bytes of the live caches are; nothing without the plugin.
+  std::optional<ggml_kvarn_account> account() const;
+
+  // The compressing device of the plugin, null without it.
+  ggml_backend_dev_t device() const;
+
+  // The first error that llama.cpp logged since the last call, one line; "no reason given" if none.
+  static std::string take_error();
+
+  // File names: the plugin that would be loaded, and the folder of llama.cpp's libraries.
+  static std::string plugin_file();
+  static std::string library_folder();
+
+ private:
+  ggml_backend_reg_t plugin_ = nullptr;
+};
+
+}  // namespace kvarn::program

@@ -1,0 +1,136 @@
+#include "run_command.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <thread>
+
+#include "run_report.hpp"
+#include "user_error.hpp"
+
+namespace kvarn::program {
+namespace {
+
+constexpr int kContextStep = 256;  // llama.cpp pads its contexts to this
+constexpr const char* kHostPreset = "off";
+constexpr const char* kDefaultPreset = "k4v4";
+constexpr const char* kDefaultPrompt = "Explain in a few sentences why the sky is blue.";
+
+std::string read_prompt(const RunOptions& options) {
+  if (options.prompt_file.empty()) {
+    return options.prompt.empty() ? kDefaultPrompt : options.prompt;
+  }
+  std::ifstream file(options.prompt_file, std::ios::binary);
+  if (!file) {
+    throw UserError(fmt::format("cannot read the prompt file '{}'", options.prompt_file), "check the path given to -f");
+  }
+  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (text.empty()) {
+    throw UserError(fmt::format("the prompt file '{}' is empty", options.prompt_file), "give it some text");
+  }
+  return options.prompt.empty() ? text : text + "\n\n" + options.prompt;
+}
+
+int context_tokens(const RunOptions& options, std::size_t prompt_tokens, std::int64_t trained_tokens) {
+  const std::int64_t needed = static_cast<std::int64_t>(prompt_tokens) + options.sampling.max_tokens;
+  if (options.context_tokens > 0 && options.context_tokens < needed) {
+    throw UserError(fmt::format("the context of {} tokens is too small for {} tokens of prompt and {} new ones",
+                                options.context_tokens, prompt_tokens, options.sampling.max_tokens),
+                    fmt::format("use -c {} or more, a shorter prompt or a smaller -n", needed));
+  }
+  if (needed > trained_tokens) {
+    fmt::print(stderr, "kvarn: {} tokens are more than the {} this model was trained for; expect worse text\n", needed,
+               trained_tokens);
+  }
+  return options.context_tokens > 0 ? options.context_tokens
+                                    : static_cast<int>((needed + kContextStep - 1) / kContextStep * kContextStep);
+}
+
+// What a session needs besides its model; the two runs of --compare share it.
+struct PreparedRun {
+  std::vector<llama_token> prompt;
+  ContextSettings context;
+};
+
+PreparedRun prepare(const RunOptions& options, const ModelSession& model) {
+  const std::string text = read_prompt(options);
+  PreparedRun run;
+  run.prompt = model.tokenize(options.raw_prompt ? text : model.apply_chat_template(text));
+  if (run.prompt.empty()) {
+    throw UserError("the prompt is empty", "give some text with -p or -f");
+  }
+  const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
+  run.context.threads = options.threads > 0 ? options.threads : static_cast<int>(cores);
+  run.context.micro_batch_tokens = options.micro_batch_tokens;
+  run.context.context_tokens = context_tokens(options, run.prompt.size(), model.trained_context_tokens());
+  return run;
+}
+
+void stream_piece(const std::string& piece) {
+  std::fputs(piece.c_str(), stdout);
+  std::fflush(stdout);
+}
+
+// The name for the table: the option, else the environment's, else the plugin's default.
+std::string preset_name(const CacheSettings& cache) {
+  if (!cache.preset.empty()) {
+    return cache.preset;
+  }
+  const char* value = std::getenv("KVARN_PRESET");
+  return value != nullptr && *value != '\0' ? value : kDefaultPreset;
+}
+
+// The main run: text to stdout as it comes, the account taken while the cache lives.
+RunReport run_streaming(const RunOptions& options, const Engine& engine, PreparedRun& prepared) {
+  const bool host_only = options.cache.preset == kHostPreset;
+  const ModelSession model(options.model_file,
+                           host_only ? ModelSession::Devices::kHostOnly : ModelSession::Devices::kAll);
+  prepared = prepare(options, model);
+  const ContextPointer context = model.make_context(prepared.context);
+  RunReport report;
+  report.model = model.description();
+  report.preset = preset_name(options.cache);
+  report.generation = generate(model, context.get(), prepared.prompt, options.sampling, stream_piece);
+  std::fputs("\n\n", stdout);
+  report.account = engine.account();
+  if (report.account && report.account->f16_bytes == 0) {
+    fmt::print(stderr, "kvarn: the plugin served no cache in this run\n");
+    report.account.reset();
+  }
+  return report;
+}
+
+Generation run_on_host(const RunOptions& options, const PreparedRun& prepared) {
+  const ModelSession model(options.model_file, ModelSession::Devices::kHostOnly);
+  const ContextPointer context = model.make_context(prepared.context);
+  return generate(model, context.get(), prepared.prompt, options.sampling, [](const std::string&) {});
+}
+
+}  // namespace
+
+void run(const RunOptions& options) {
+  check_model_file(options.model_file);
+  Engine engine(options.verbose);
+  if (options.cache.preset != kHostPreset) {
+    engine.load_plugin();
+    engine.configure(options.cache);
+  }
+  PreparedRun prepared;
+  RunReport report = run_streaming(options, engine, prepared);
+  if (options.compare) {
+    report.host_generation = run_on_host(options, prepared);
+    if (common_prefix_tokens(report.generation, *report.host_generation) < report.host_generation->tokens.size()) {
+      fmt::print("llama.cpp's own f16 cache gave:\n{}\n\n", report.host_generation->text);
+    }
+  }
+  fmt::print("{}", format_table(report));
+  if (options.json) {
+    fmt::print("{}\n", format_json(report));
+  }
+}
+
+}  // namespace kvarn::program

@@ -1,0 +1,101 @@
+# Front door, test: unit tests, front door tests, end-to-end tests; closes with one line that counts. Sourced by ./kvarn.
+
+# Programs of the unmodified llama.cpp that the end-to-end tests run.
+readonly test_engine_targets="llama-server llama-completion llama-perplexity llama-bench llama-batched-bench llama-quantize
+  test-backend-ops test-save-load-state test-state-restore-fragmented test-llama-archs"
+
+passed=0
+failed=0
+
+command_test() {
+  local tier=fast
+  case ${1:-} in
+    "") ;;
+    --long) tier=long ;;
+    *) fail "unknown option '$1' for test" "./kvarn test [--long]" ;;
+  esac
+  prepare_tests
+  run_unit_tests "$project_build"
+  [[ $tier == fast ]] || run_sanitized_tests
+  run_pytest front_door "$tier"
+  run_pytest e2e "$tier"
+  printf '%d passed, %d failed\n' "$passed" "$failed"
+  ((failed == 0 && passed > 0))
+}
+
+prepare_tests() {
+  make_cache_dir
+  need_packages "fetch build test"
+  engine_paths
+  # Word splitting wanted: one argument a target.
+  # shellcheck disable=SC2086
+  need_engine llama $test_engine_targets
+  need_project ON all
+  need_model smollm2
+  need_model gemma3-270m
+  export KVARN_MODEL_GEMMA=$model_path
+  need_model smollm2
+  export KVARN_MODEL=$model_path
+  need_text
+  release_lock
+  export KVARN_ROOT KVARN_TEXT=$text_path KVARN_ENGINE_BIN=$engine_build/bin
+  export KVARN_PROGRAM KVARN_PLUGIN
+  KVARN_PROGRAM=$(program_path)
+  KVARN_PLUGIN=$(plugin_path)
+}
+
+# run_unit_tests BUILD: ctest over one build tree.
+run_unit_tests() {
+  local log=$cache_dir/logs/ctest.log line
+  ctest --test-dir "$1" --output-on-failure -j "$(nproc)" 2>&1 | tee "$log" || true
+  line=$(grep -E 'tests passed, [0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1) || line=""
+  if [[ -z $line ]]; then
+    note "ctest found no tests in $1"
+    failed=$((failed + 1))
+    return
+  fi
+  local bad total
+  bad=$(sed -E 's/.*, ([0-9]+) tests failed out of ([0-9]+).*/\1/' <<<"$line")
+  total=$(sed -E 's/.*, ([0-9]+) tests failed out of ([0-9]+).*/\2/' <<<"$line")
+  passed=$((passed + total - bad))
+  failed=$((failed + bad))
+}
+
+# The libraries and their unit tests again under the address and undefined behaviour sanitizers; no engine needed for them.
+run_sanitized_tests() {
+  local folder=$KVARN_ROOT/build/asan log=$cache_dir/logs/asan-build.log
+  take_lock
+  [[ -f $folder/build.ninja ]] || (cd "$KVARN_ROOT" && cmake --preset asan >"$log" 2>&1) ||
+    explain_failure "configuring with sanitizers" "$log"
+  run_step "building with sanitizers" "$log" ninja_build "$folder" || explain_failure "building with sanitizers" "$log"
+  release_lock
+  run_unit_tests "$folder"
+}
+
+# run_pytest FOLDER TIER: the Python tests of one folder; the fast tier leaves out what is marked long.
+run_pytest() {
+  local folder=$KVARN_ROOT/tests/$1 report=$cache_dir/logs/pytest-$1.xml selection=()
+  [[ -d $folder ]] || return 0
+  [[ $2 == long ]] || selection=(-m "not long")
+  rm -f "$report"
+  "$python" -B -m pytest -q -p no:cacheprovider "${selection[@]}" --junit-xml "$report" "$folder" </dev/null || true
+  count_pytest "$report"
+}
+
+# count_pytest REPORT: adds its totals; a run without a report is one failure.
+count_pytest() {
+  local good bad
+  read -r good bad < <("$python" - "$1" <<'PY'
+import sys, xml.etree.ElementTree as tree
+try:
+    suites = list(tree.parse(sys.argv[1]).getroot().iter("testsuite"))
+    count = lambda name: sum(int(suite.get(name, 0)) for suite in suites)
+    bad = count("failures") + count("errors")
+    print(count("tests") - bad - count("skipped"), bad)
+except (OSError, tree.ParseError):
+    print(0, 1)
+PY
+  )
+  passed=$((passed + good))
+  failed=$((failed + bad))
+}
