@@ -33,8 +33,7 @@ void on_log(ggml_log_level level, const char* text, void*) {
   LogState& state = log_state();
   const std::string_view line(text);
   if (level == GGML_LOG_LEVEL_ERROR && state.first_error.empty()) {
-    state.first_error = line.substr(0, line.find('
-'));
+    state.first_error = line.substr(0, line.find('\n'));
   }
   const bool is_our_notice =
       level >= GGML_LOG_LEVEL_WARN && level != GGML_LOG_LEVEL_CONT && is_ours(line) && state.show_notices;
