@@ -12,7 +12,8 @@
 
 namespace kvarn {
 
-// Heads and dimensions of one layer. heads is a multiple of kv_heads; query head h reads KV head h / (heads / kv_heads).
+// Heads and dimensions of one layer. heads is a multiple of kv_heads; query head h reads KV head h / (heads /
+// kv_heads).
 struct AttentionShape {
   std::uint32_t heads;
   std::uint32_t kv_heads;
@@ -25,8 +26,9 @@ struct AttentionShape {
 
 // One side (K or V) of one tile, as attention reads it: sealed records or exact rows.
 struct TileSide {
-  const std::uint8_t* records = nullptr;      // sealed: kv_heads records one after the other; nullptr: exact
-  const HalfBits* const* blocks = nullptr;    // exact: tile_tokens/16 pointers to [16, kv_heads*dim] rows; a null block reads as zeros
+  const std::uint8_t* records = nullptr;  // sealed: kv_heads records one after the other; nullptr: exact
+  const HalfBits* const* blocks =
+      nullptr;  // exact: tile_tokens/16 pointers to [16, kv_heads*dim] rows; a null block reads as zeros
 };
 
 // One tile. cells[r] is the mask column of row r, kNoCell for a row that holds no token.
@@ -34,8 +36,8 @@ struct TileView {
   static constexpr std::uint32_t kNoCell = 0xFFFFFFFFu;
   TileSide k;
   TileSide v;
-  std::uint32_t used_rows = 0;            // rows beyond are not read
-  const std::uint32_t* cells = nullptr;   // [used_rows]
+  std::uint32_t used_rows = 0;           // rows beyond are not read
+  const std::uint32_t* cells = nullptr;  // [used_rows]
 };
 
 // What one query sees of one tile.
@@ -52,17 +54,17 @@ struct AttentionJob {
   const Visibility* visibility = nullptr;  // [queries, tiles]
   const HalfBits* mask = nullptr;          // [queries, mask_stride]; may be null if no entry is kSome
   std::size_t mask_stride = 0;
-  const float* q = nullptr;                // q[query*q_query_stride + head*q_head_stride + channel]
+  const float* q = nullptr;  // q[query*q_query_stride + head*q_head_stride + channel]
   std::size_t q_query_stride = 0;
   std::size_t q_head_stride = 0;
-  float* out = nullptr;                    // out[query*out_query_stride + head*out_head_stride + channel], dim_v channels
+  float* out = nullptr;  // out[query*out_query_stride + head*out_head_stride + channel], dim_v channels
   std::size_t out_query_stride = 0;
   std::size_t out_head_stride = 0;
 };
 
 // Score of query and key: s = scale * q.k; with soft_cap c > 0: s = c * tanh(s / c); then + slope(head) * mask value.
-// slope is 1 without ALiBi (max_bias 0), else ggml's geometric sequence over heads. sinks[head] (may be null) is one more
-// logit in the softmax that has no value. A query that sees nothing gets zeros.
+// slope is 1 without ALiBi (max_bias 0), else ggml's geometric sequence over heads. sinks[head] (may be null) is one
+// more logit in the softmax that has no value. A query that sees nothing gets zeros.
 struct AttentionParams {
   float scale = 1.0f;
   float soft_cap = 0.0f;

@@ -1,0 +1,274 @@
+// Random attention problems as tiles and, beside them, as the dense rows that the reference attends to.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "attention/attend.hpp"
+#include "codec/tile_codec.hpp"
+#include "reference/attention.hpp"
+#include "reference/record.hpp"
+
+namespace kvarn {
+
+enum class TileKind { kSealed, kExact, kMixed };  // mixed: both kinds in turn, K and V apart
+enum class MaskKind { kNone, kAll, kCausal, kRandom, kInterleaved };
+
+struct ProblemSpec {
+  AttentionShape shape{
+      .heads = 4, .kv_heads = 2, .dim_k = 64, .dim_v = 64, .tile_tokens = 32, .k_bits = 4, .v_bits = 4};
+  AttentionParams params{};
+  std::uint32_t queries = 1;
+  std::uint32_t tiles = 3;
+  TileKind kind = TileKind::kMixed;
+  MaskKind mask = MaskKind::kCausal;
+  bool has_sinks = false;
+  bool has_equal_values = false;
+  std::uint32_t seed = 1;
+};
+
+// Owns all memory of one problem; `job` and `dense` point into it.
+class TiledProblem {
+ public:
+  explicit TiledProblem(const ProblemSpec& spec) : spec_(spec), random_(spec.seed) {
+    cells_ = spec.tiles * spec.shape.tile_tokens;
+    k_.assign(std::size_t{cells_} * spec.shape.kv_heads * spec.shape.dim_k, 0.0f);
+    v_.assign(std::size_t{cells_} * spec.shape.kv_heads * spec.shape.dim_v, 0.0f);
+    make_tiles();
+    make_queries();
+    make_mask();
+  }
+
+  AttentionParams params() const {
+    AttentionParams params = spec_.params;
+    params.sinks = spec_.has_sinks ? sinks_.data() : nullptr;
+    return params;
+  }
+
+  AttentionJob job(std::vector<float>& out) const {
+    const std::size_t heads = spec_.shape.heads;
+    out.assign(spec_.queries * heads * spec_.shape.dim_v, 777.0f);
+    return {.tiles = views_,
+            .queries = spec_.queries,
+            .visibility = visibility_.data(),
+            .mask = mask_.data(),
+            .mask_stride = cells_,
+            .q = q_.data(),
+            .q_query_stride = heads * spec_.shape.dim_k,
+            .q_head_stride = spec_.shape.dim_k,
+            .out = out.data(),
+            .out_query_stride = heads * spec_.shape.dim_v,
+            .out_head_stride = spec_.shape.dim_v};
+  }
+
+  std::vector<double> expected() const {
+    std::vector<double> out(std::size_t{spec_.queries} * spec_.shape.heads * spec_.shape.dim_v);
+    reference::attend({.heads = spec_.shape.heads,
+                       .kv_heads = spec_.shape.kv_heads,
+                       .dim_k = spec_.shape.dim_k,
+                       .dim_v = spec_.shape.dim_v,
+                       .queries = spec_.queries,
+                       .keys = cells_,
+                       .q = q_.data(),
+                       .k = k_.data(),
+                       .v = v_.data(),
+                       .mask = dense_mask_.data(),
+                       .sinks = spec_.has_sinks ? sinks_.data() : nullptr,
+                       .scale = spec_.params.scale,
+                       .soft_cap = spec_.params.soft_cap,
+                       .max_bias = spec_.params.max_bias},
+                      out.data());
+    return out;
+  }
+
+  // A score is a sum of dim_k products, each rounded twice (2^-24 each), of a sealed tile's folded codes, whose
+  // magnitude is at most 4 times the largest |k|; an error e of the scores moves a softmax average of values within +-V
+  // by at most 2 e V, and the average itself, a sum over the keys that was merged a few times, adds its own roundings.
+  double tolerance() const {
+    const auto largest = [](const std::vector<float>& values) {
+      float most = 0.0f;
+      for (const float value : values) most = std::isfinite(value) ? std::max(most, std::fabs(value)) : most;
+      return static_cast<double>(most);
+    };
+    const double unit = std::ldexp(1.0, -24);
+    const double score = spec_.shape.dim_k * largest(q_) * largest(k_) * 4 * std::fabs(spec_.params.scale);
+    const double score_error =
+        score * (std::sqrt(2.0 * spec_.shape.dim_k) + 8) * unit + largest(dense_mask_) * 4 * unit;
+    return largest(v_) * (2 * score_error + (std::sqrt(2.0 * cells_) + 16) * 4 * unit);
+  }
+
+ private:
+  using Halves = std::vector<HalfBits>;
+
+  struct Side16 {
+    std::vector<std::unique_ptr<Halves>> blocks;
+    std::vector<const HalfBits*> pointers;
+    std::vector<std::uint8_t> records;
+  };
+
+  float normal(float scale = 1.0f) { return std::normal_distribution<float>(0.0f, scale)(random_); }
+  std::uint32_t below(std::uint32_t bound) {
+    return std::uniform_int_distribution<std::uint32_t>(0, bound - 1)(random_);
+  }
+
+  void make_tiles() {
+    sides_.reserve(2 * spec_.tiles);
+    tile_cells_.reserve(spec_.tiles);
+    std::vector<std::uint32_t> order(cells_);
+    for (std::uint32_t cell = 0; cell < cells_; ++cell) order[cell] = cell;
+    if (spec_.mask == MaskKind::kInterleaved || spec_.mask == MaskKind::kRandom) {
+      std::shuffle(order.begin(), order.end(), random_);
+    }
+    for (std::uint32_t tile = 0; tile < spec_.tiles; ++tile) {
+      const bool k_sealed = spec_.kind == TileKind::kSealed || (spec_.kind == TileKind::kMixed && tile % 2 == 0);
+      const bool v_sealed = spec_.kind == TileKind::kSealed || (spec_.kind == TileKind::kMixed && tile % 3 == 0);
+      const std::uint32_t tokens = spec_.shape.tile_tokens;
+      const std::uint32_t used = k_sealed || v_sealed || tile + 1 < spec_.tiles ? tokens : 1 + below(tokens);
+      const auto first = order.begin() + tile * tokens;
+      tile_cells_.emplace_back(first, first + used);
+      std::vector<std::uint32_t>& cells = tile_cells_.back();
+      if (!k_sealed && !v_sealed && used > 2) cells[used / 2] = TileView::kNoCell;
+      TileView view;
+      view.used_rows = used;
+      view.cells = cells.data();
+      view.k = make_side(Side::kKey, k_sealed, cells);
+      view.v = make_side(Side::kValue, v_sealed, cells);
+      views_.push_back(view);
+    }
+  }
+
+  TileSide make_side(Side side, bool sealed, const std::vector<std::uint32_t>& cells) {
+    const AttentionShape& shape = spec_.shape;
+    const std::uint32_t dim = side == Side::kKey ? shape.dim_k : shape.dim_v;
+    const std::uint32_t bits = side == Side::kKey ? shape.k_bits : shape.v_bits;
+    const std::size_t row_size = std::size_t{shape.kv_heads} * dim;
+    Halves rows(shape.tile_tokens * row_size, 0x7E00);  // rows without a token hold NaN
+    for (std::size_t i = 0; i < cells.size() * row_size; ++i) {
+      const bool is_token = cells[i / row_size] != TileView::kNoCell;
+      const float value = spec_.has_equal_values && side == Side::kValue ? float(i % row_size % 13) - 6.0f : normal();
+      if (is_token) rows[i] = float_to_half(value);
+    }
+    sides_.emplace_back();
+    Side16& memory = sides_.back();
+    std::vector<float>& dense = side == Side::kKey ? k_ : v_;
+    if (sealed) {
+      seal(side, dim, bits, rows, memory);
+      return spread_sealed(side, dim, bits, cells, memory, dense);
+    }
+    for (std::size_t row = 0; row < cells.size(); ++row) {
+      if (cells[row] == TileView::kNoCell) continue;
+      for (std::size_t i = 0; i < row_size; ++i)
+        dense[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
+    }
+    for (std::size_t block = 0; block < shape.tile_tokens / 16; ++block) {
+      const auto first = rows.begin() + static_cast<std::ptrdiff_t>(block * 16 * row_size);
+      const bool is_used = block * 16 < cells.size();
+      memory.blocks.push_back(std::make_unique<Halves>(first, first + static_cast<std::ptrdiff_t>(16 * row_size)));
+      memory.pointers.push_back(is_used ? memory.blocks.back()->data() : nullptr);
+    }
+    return {.records = nullptr, .blocks = memory.pointers.data()};
+  }
+
+  void seal(Side side, std::uint32_t dim, std::uint32_t bits, const Halves& rows, Side16& memory) {
+    const AttentionShape& shape = spec_.shape;
+    const TileShape record_shape = tile_shape(side, shape.tile_tokens, dim, bits);
+    std::vector<std::byte> scratch(codec_scratch_bytes(record_shape) + 64);
+    memory.records.resize(shape.kv_heads * record_bytes(record_shape));
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      std::vector<const HalfBits*> pointers;
+      for (std::uint32_t t = 0; t < shape.tile_tokens; ++t)
+        pointers.push_back(&rows[(t * shape.kv_heads + head) * dim]);
+      std::byte* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
+      const Status status = encode_tile(side, dim, bits, EncoderLevel::kScaled, pointers, aligned,
+                                        memory.records.data() + head * record_bytes(record_shape));
+      if (status != Status::kOk) std::abort();
+    }
+  }
+
+  TileSide spread_sealed(Side side, std::uint32_t dim, std::uint32_t bits, const std::vector<std::uint32_t>& cells,
+                         const Side16& memory, std::vector<float>& dense) {
+    const AttentionShape& shape = spec_.shape;
+    const std::size_t size = record_bytes(tile_shape(side, shape.tile_tokens, dim, bits));
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      const auto rows = reference::decode_rows(
+          {side == Side::kKey ? reference::Axis::kKey : reference::Axis::kValue, shape.tile_tokens, dim, bits},
+          std::span(memory.records).subspan(head * size, size));
+      for (std::size_t t = 0; t < cells.size(); ++t) {
+        std::copy_n(&rows[t * dim], dim, &dense[(cells[t] * shape.kv_heads + head) * dim]);
+      }
+    }
+    return {.records = memory.records.data(), .blocks = nullptr};
+  }
+
+  void make_queries() {
+    q_.resize(std::size_t{spec_.queries} * spec_.shape.heads * spec_.shape.dim_k);
+    for (float& value : q_) value = normal();
+    for (std::uint32_t head = 0; head < spec_.shape.heads; ++head) sinks_.push_back(normal());
+  }
+
+  bool sees(std::uint32_t query, std::uint32_t cell, std::uint32_t rank) {
+    switch (spec_.mask) {
+      case MaskKind::kNone:
+        return false;
+      case MaskKind::kAll:
+        return true;
+      case MaskKind::kCausal:
+        return rank < cells_ - spec_.queries + query + 1 || cells_ < spec_.queries;
+      case MaskKind::kRandom:
+        return below(3) != 0;
+      case MaskKind::kInterleaved:
+        return rank / spec_.shape.tile_tokens % 4 == query % 4 && cell + 1 != 0;
+    }
+    return false;
+  }
+
+  void make_mask() {
+    const float hidden = -std::numeric_limits<float>::infinity();
+    dense_mask_.assign(std::size_t{spec_.queries} * cells_, hidden);
+    mask_.assign(dense_mask_.size(), 0xFC00);
+    for (std::uint32_t query = 0; query < spec_.queries; ++query) {
+      for (std::uint32_t tile = 0; tile < spec_.tiles; ++tile) make_mask_of_tile(query, tile);
+    }
+  }
+
+  void make_mask_of_tile(std::uint32_t query, std::uint32_t tile) {
+    const std::vector<std::uint32_t>& cells = tile_cells_[tile];
+    const bool has_bias = spec_.params.max_bias > 0.0f;
+    bool any = false;
+    bool all = !has_bias;
+    for (std::uint32_t row = 0; row < cells.size(); ++row) {
+      const std::uint32_t rank = tile * spec_.shape.tile_tokens + row;
+      if (cells[row] == TileView::kNoCell) continue;
+      const bool shown = sees(query, cells[row], rank);
+      any |= shown;
+      all &= shown;
+      const float value = has_bias ? -float(cells_ - rank) / 8 : 0.0f;
+      if (!shown) continue;
+      const std::size_t at = std::size_t{query} * cells_ + cells[row];
+      mask_[at] = float_to_half(value);
+      dense_mask_[at] = half_to_float(mask_[at]);
+    }
+    visibility_.push_back(!any ? Visibility::kNone : all ? Visibility::kAll : Visibility::kSome);
+    if (visibility_.back() == Visibility::kAll && query % 2 == 1)
+      visibility_.back() = Visibility::kSome;  // same meaning
+  }
+
+  ProblemSpec spec_;
+  std::mt19937 random_;
+  std::uint32_t cells_;
+  std::vector<float> k_, v_, q_, sinks_, dense_mask_;
+  Halves mask_;
+  std::vector<Side16> sides_;
+  std::vector<std::vector<std::uint32_t>> tile_cells_;
+  std::vector<TileView> views_;
+  std::vector<Visibility> visibility_;
+};
+
+}  // namespace kvarn
