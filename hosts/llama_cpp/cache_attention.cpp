@@ -98,6 +98,11 @@ kvarn::BatchMask batch_mask(const ggml_tensor * attention, const CacheTensor & k
     return batch;
 }
 
+kvarn::HeadCounts head_counts(const ggml_tensor * attention) {
+    return {static_cast<uint32_t>(attention->src[0]->ne[2]), static_cast<uint32_t>(attention->src[1]->ne[2]),
+            static_cast<uint32_t>(attention->src[1]->ne[0]), static_cast<uint32_t>(attention->src[2]->ne[0])};
+}
+
 void observe_write(CacheBuffer & buffer, const ggml_tensor * indices, const ggml_tensor * attention) {
     std::vector<kvarn::HalfBits> zeros;
     const kvarn::BatchMask mask = batch_mask(attention, *buffer.served(attention->src[1]), zeros);
@@ -177,6 +182,15 @@ ggml_status write_rows(const ggml_tensor * node, const ggml_tensor * attention) 
     return GGML_STATUS_SUCCESS;
 }
 
+void learn_from_probe(const ggml_tensor * node) {
+    CacheBuffer * buffer = node->src[1] != nullptr ? buffer_of(node->src[1]) : nullptr;
+    if (buffer == nullptr || !is_attention(node, *buffer)) {
+        return;
+    }
+    std::lock_guard<std::mutex> lock(buffer->mutex());
+    (void) buffer->cache().learn_heads(buffer->served(node->src[1])->store, buffer->served(node->src[2])->store, head_counts(node));
+}
+
 ggml_status attend(const ggml_tensor * node, int n_threads) {
     CacheBuffer & buffer = *buffer_of(node->src[1]);
     std::lock_guard<std::mutex> lock(buffer.mutex());
@@ -204,10 +218,8 @@ ggml_status attend(const ggml_tensor * node, int n_threads) {
     tensors.out_query = node->nb[2] / sizeof(float);
     tensors.out_slice = node->nb[3] / sizeof(float);
 
-    const kvarn::HeadCounts counts{static_cast<uint32_t>(q->ne[2]), static_cast<uint32_t>(keys->ne[2]),
-                                   static_cast<uint32_t>(keys->ne[0]), static_cast<uint32_t>(node->src[2]->ne[0])};
     const kvarn::Status status =
-        buffer.cache().attend(k.store, v.store, counts, params, mask, tensors, openmp_runner(n_threads));
+        buffer.cache().attend(k.store, v.store, head_counts(node), params, mask, tensors, openmp_runner(n_threads));
     if (status != kvarn::Status::kOk) {
         GGML_LOG_ERROR("KVarN: attention over %s failed: %s\n", k.root->name, kvarn::status_text(status));
         return GGML_STATUS_FAILED;

@@ -24,6 +24,9 @@ ggml_status write_rows(const ggml_tensor * node, const ggml_tensor * attention);
 // True if `node` is attention over the cache tensor that `write` writes.
 bool reads_what_is_written(const ggml_tensor * node, const ggml_tensor * write);
 
+// Learns the head counts from an attention node that the host only asks about.
+void learn_from_probe(const ggml_tensor * node);
+
 ggml_status attend(const ggml_tensor * node, int n_threads);
 
 ggml_status shift(const ggml_tensor * node, PlainMode & plain);

@@ -121,11 +121,36 @@ void CacheBuffer::get(const ggml_tensor * tensor, void * data, size_t offset, si
         std::memcpy(data, static_cast<const char *>(tensor->data) + offset, size);
         return;
     }
+    if (get_state_rows(*cached, tensor, data, offset, size)) {
+        return;
+    }
     std::vector<kvarn::HalfBits> row(cached->row_values());
     for_rows(*cached, tensor, offset, size, [&](uint32_t stream, uint32_t cell, size_t first, size_t count, size_t position) {
         cache_->read_row(cached->store, stream, cell, row.data());
         std::memcpy(static_cast<char *>(data) + position, reinterpret_cast<const char *>(row.data()) + first, count);
     });
+}
+
+// Whole rows are what the host's state save reads: sealed tiles travel as their records.
+bool CacheBuffer::get_state_rows(const CacheTensor & cached, const ggml_tensor * view, void * data, size_t offset, size_t size) {
+    const size_t start = static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(cached.root->data)) + offset;
+    const size_t row_bytes = cached.row_bytes();
+    const bool aligned = reinterpret_cast<std::uintptr_t>(data) % sizeof(kvarn::HalfBits) == 0;
+    if (!aligned || start % row_bytes != 0 || size % row_bytes != 0) {
+        return false;
+    }
+    size_t row = start / row_bytes;
+    const size_t end = (start + size) / row_bytes;
+    auto * out = static_cast<kvarn::HalfBits *>(data);
+    while (row < end) {
+        const size_t stream = row / cache_->cells();
+        const size_t count = std::min(end, (stream + 1) * cache_->cells()) - row;
+        cache_->read_state_rows(cached.store, static_cast<uint32_t>(stream), static_cast<uint32_t>(row % cache_->cells()),
+                                static_cast<uint32_t>(count), out);
+        row += count;
+        out += count * cached.row_values();
+    }
+    return true;
 }
 
 void CacheBuffer::set(const ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
@@ -140,7 +165,7 @@ void CacheBuffer::set(const ggml_tensor * tensor, const void * data, size_t offs
             cache_->read_row(cached->store, stream, cell, row.data());
         }
         std::memcpy(reinterpret_cast<char *>(row.data()) + first, static_cast<const char *>(data) + position, count);
-        if (cache_->write_row(cached->store, stream, cell, row.data()) != kvarn::Status::kOk && !said_full_) {
+        if (cache_->write_state_row(cached->store, stream, cell, row.data()) != kvarn::Status::kOk && !said_full_) {
             GGML_LOG_ERROR("KVarN: out of memory while rows were restored; the cache is incomplete\n");
             said_full_ = true;
         }

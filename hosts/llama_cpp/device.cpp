@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <set>
 
+#include "cache_attention.hpp"
 #include "cache_buffer.hpp"
 #include "cache_tensor.hpp"
 #include "ggml-backend-impl.h"
@@ -192,6 +193,9 @@ bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
         return false;
     }
     shared().saw_cache = true;
+    if (op->op == GGML_OP_FLASH_ATTN_EXT) {
+        learn_from_probe(op);
+    }
     return is_view_op(op->op) || cpu_supports(op);
 }
 

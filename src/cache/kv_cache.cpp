@@ -81,7 +81,8 @@ HalfBits* KvCache::writable_row(StoreId store, std::uint32_t stream, std::uint32
   Stream& target = map_.stream(stream);
   Place place = target.places[cell];
   const bool open = place && map_.tile_at(target, place).state == TileState::kOpen &&
-                    map_.tile_at(target, place).refs == 1;
+                    map_.tile_at(target, place).refs == 1 &&
+                    !stores_[store].sealed(target.refs[place.ref()].tile);
   if (!open) {
     relocate(stream, cell);
     place = target.places[cell];
@@ -264,6 +265,7 @@ Status KvCache::replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows
 void KvCache::clear() {
   map_.clear();
   planner_.forget();
+  restore_.clear();
   drop_released();
 }
 

@@ -15,6 +15,7 @@
 #include "cache/cell_map.hpp"
 #include "cache/planner.hpp"
 #include "cache/row_store.hpp"
+#include "cache/state_restore.hpp"
 
 namespace kvarn {
 
@@ -73,6 +74,16 @@ class KvCache {
   void read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) const;
   bool written(std::uint32_t stream, std::uint32_t cell) const;
 
+  // Rows as an engine's own state save sees them: values, except that the rows of a sealed tile all of whose tokens are in
+  // the range carry its record (state_fragment.hpp), so that a restore brings back the same bytes. rows: [count, row_values].
+  void read_state_rows(StoreId store, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
+                       HalfBits* rows) const;
+  // Writes a row that read_state_rows gave, here or in another process, to any cell; any other row is written as it is.
+  Status write_state_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
+
+  // Tells head counts before the first attention; kInvalidArgument if they do not fit.
+  Status learn_heads(StoreId k, StoreId v, const HeadCounts& counts);
+
   // Attention of one layer with the mask given to observe(). Seals first what is due. kInvalidArgument: the head counts
   // do not fit the stores (nothing was computed).
   Status attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params, const BatchMask& mask,
@@ -95,7 +106,10 @@ class KvCache {
 
   HalfBits* writable_row(StoreId store, std::uint32_t stream, std::uint32_t cell);
   void relocate(std::uint32_t stream, std::uint32_t cell);
-  Status learn_heads(StoreId k, StoreId v, const HeadCounts& counts);
+  bool travels_as_fragments(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
+                            std::uint32_t count) const;
+  void place_fragment(std::uint32_t stream, std::uint32_t cell, const StateFragment& fragment);
+  Status finish_record(const PartialRecord& partial);
   void seal_due(StoreId k, StoreId v, const Runner& runner);
   void finish_sealing();
   void drop_released();
@@ -111,6 +125,7 @@ class KvCache {
   std::map<std::size_t, SlabPool> block_pools_;
   std::deque<RowStore> stores_;
   std::vector<bool> retired_;
+  StateRestore restore_;
   AttentionScratch attention_scratch_;
   AttentionScratch seal_scratch_;
 };

@@ -61,14 +61,18 @@ void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const 
   }
 }
 
+void RowStore::decode_records(const std::uint8_t* records, HalfBits* values) const {
+  const std::size_t stride = record_bytes(shape());
+  std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
+  for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
+    decode_tokens(side_, dim_, config_.tile_tokens, bits(), records + head * stride, scratch,
+                  values + std::size_t{head} * dim_, row_values_);
+  }
+}
+
 void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const {
   if (sealed(tile) && rows == config_.tile_tokens) {
-    const std::size_t stride = record_bytes(shape());
-    std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
-    for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
-      decode_tokens(side_, dim_, config_.tile_tokens, bits(), tiles_[tile].record + head * stride, scratch,
-                    values + std::size_t{head} * dim_, row_values_);
-    }
+    decode_records(tiles_[tile].record, values);
     return;
   }
   for (std::uint32_t row = 0; row < rows; ++row) read_row(tile, row, values + std::size_t{row} * row_values_);

@@ -39,6 +39,9 @@ class RowStore {
   // Copies rows [0, rows) of a tile to values[row * row_values()].
   void read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const;
 
+  // Decodes all heads of a tile's records to values[row * row_values()].
+  void decode_records(const std::uint8_t* records, HalfBits* values) const;
+
   bool sealed(TileId tile) const { return tile < tiles_.size() && tiles_[tile].record != nullptr; }
   // Sealed, or known to be impossible to encode: nothing is left to do for this tile.
   bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }

@@ -1,0 +1,43 @@
+// How a sealed tile travels through an engine that saves and restores rows of half-precision values of nominal size: every
+// live row of the tile carries one fragment of its record, with what is needed to put the record together again.
+// Every bit pattern made here is a finite half-precision value, so that damaged fragments are at worst wrong numbers.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "base/half.hpp"
+
+namespace kvarn {
+
+struct StateFragment {
+  std::uint16_t row = 0;        // of the tile
+  std::uint16_t index = 0;      // of this fragment among `fragments`
+  std::uint16_t fragments = 0;  // live rows of the tile
+  std::uint16_t dim = 0;        // head dimension
+  std::uint16_t tile_tokens = 0;
+  std::uint16_t bits = 0;       // code width
+  std::uint32_t records_bytes = 0;  // of all KV heads
+  std::uint64_t records_hash = 0;
+  std::span<const std::uint8_t> share;  // bytes [index*share_bytes, ...) of the records
+};
+
+// Bytes of the records that each fragment but the last carries.
+constexpr std::uint32_t share_bytes(std::uint32_t records_bytes, std::uint32_t fragments) {
+  return (records_bytes + fragments - 1) / fragments;
+}
+
+// True if a row of row_values values can carry its share.
+bool fragment_fits(std::uint32_t records_bytes, std::uint32_t fragments, std::uint32_t row_values);
+
+// Writes a fragment into a row. It must fit.
+void pack_fragment(const StateFragment& fragment, std::span<HalfBits> row);
+
+// Reads a fragment; nothing if the row is not one (every other row, and every damaged one, up to a 64-bit checksum).
+// `bytes` is working memory that the returned share points into: row.size() * 2 bytes.
+std::optional<StateFragment> unpack_fragment(std::span<const HalfBits> row, std::span<std::uint8_t> bytes);
+
+std::uint64_t hash_bytes(std::span<const std::uint8_t> bytes, std::uint64_t seed);
+
+}  // namespace kvarn
