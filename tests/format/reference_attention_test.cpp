@@ -92,11 +92,13 @@ TEST(ReferenceAttention, HiddenKeysOfNaN_ChangeNothing) {
 
 TEST(ReferenceAttention, QueryThatSeesNothing_GetsZeros) {
   Problem problem(2, 1, 2, 5, 4);
-  problem.sinks = {0.5f, -0.5f};
   for (std::uint32_t key = 0; key < 5; ++key) problem.mask[key] = kHiddenMask;
-  const std::vector<double> out = problem.run();
-  for (std::size_t i = 0; i < 2 * 48; ++i) EXPECT_EQ(out[i], 0.0);
-  EXPECT_NE(out[2 * 48], 0.0);
+  for (const std::vector<float>& sinks : {std::vector<float>{}, std::vector<float>{0.5f, -0.5f}}) {
+    problem.sinks = sinks;
+    const std::vector<double> out = problem.run();
+    for (std::size_t i = 0; i < 2 * 48; ++i) EXPECT_EQ(out[i], 0.0);
+    EXPECT_NE(out[2 * 48], 0.0);
+  }
 }
 
 TEST(ReferenceAttention, OrderOfTheKeys_IsIrrelevant) {

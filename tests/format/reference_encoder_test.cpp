@@ -89,6 +89,7 @@ TEST(ReferenceRounding, ZeroOfEitherSign_CountsAsPlusZero) {
 
 // Where the two encoders may differ: an unrounded code within `kTieWidth` of a tie (single precision against double
 // after eight iterations), and half a unit in the last place of every half-precision field.
+constexpr int kPublishedIterations = 8;
 constexpr double kTieWidth = 1e-3;
 constexpr double kFieldError = 0x1p-11 * 1.01;
 
@@ -104,7 +105,7 @@ struct Encoded {
 
 Encoded encode_both(const TileSpec& spec, const ExactRows& rows) {
   return {shape_of(spec), encode(spec, Level::kOfficial, rows.pointers()).value(),
-          encode_published(rotated_tile(spec, rows.pointers()), spec.bits, kVarnIterations)};
+          encode_published(rotated_tile(spec, rows.pointers()), spec.bits, kPublishedIterations)};
 }
 
 void expect_published_codes(const Encoded& both) {
@@ -153,6 +154,13 @@ TEST(ReferenceOfficial, UnevenTile_HasTheCodesAndFieldsOfThePublishedDefinition)
       }
     }
   }
+}
+
+// Every iterate of zeros has the same imbalance: the last one wins, whose scales have reached the lower clamp.
+TEST(ReferenceOfficial, TileOfZeros_HasTheScalesOfTheLastIterate) {
+  const Encoded both = encode_both({Axis::kKey, 16, 32, 4}, testing::constant_rows(16, 32, 0));
+  expect_published_fields(both);
+  EXPECT_EQ(both.field(lane_scale_offset(both.shape), 0), half_to_float(float_to_half(kMinScale)));
 }
 
 // An even tile is balanced to the last bit after a few iterations: which of the equal iterates wins is a matter of
