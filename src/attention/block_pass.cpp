@@ -99,12 +99,12 @@ void BlockPass::run_tile(const TileView& view, std::size_t index) {
   find_active(index);
   if (active_count_ == 0 || view.used_rows == 0) return;
   const std::size_t lanes = round_up_16(view.used_rows);
-  bool has_holes = lanes != view.used_rows;
-  bool is_contiguous = view.cells[0] != TileView::kNoCell;
-  for (std::uint32_t row = 0; row < view.used_rows; ++row) {
-    has_holes |= view.cells[row] == TileView::kNoCell;
-    is_contiguous &= view.cells[row] == view.cells[0] + row;
-  }
+  std::uint32_t jumps = 0;  // no bit is set if the cells are neighbours
+  for (std::uint32_t row = 0; row < view.used_rows; ++row) jumps |= view.cells[row] ^ (view.cells[0] + row);
+  const bool is_contiguous = jumps == 0 && view.cells[view.used_rows - 1] != TileView::kNoCell;
+  const std::uint32_t* cells_end = view.cells + view.used_rows;
+  const bool has_holes =
+      lanes != view.used_rows || (!is_contiguous && std::find(view.cells, cells_end, TileView::kNoCell) != cells_end);
   const Tile tile{view, index, lanes, has_holes, is_contiguous};
   view.k.records != nullptr ? score_sealed(tile) : score_exact(tile);
   weigh(tile);

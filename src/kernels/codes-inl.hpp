@@ -3,7 +3,7 @@
 
 #include "format/tile_record.hpp"
 #include "kernels/kernel_table.hpp"
-#include "simd/vector.hpp"
+#include "simd/small_number.hpp"
 
 namespace kvarn {
 namespace {
@@ -15,8 +15,6 @@ constexpr int kGroups = kUnitRows / static_cast<int>(kRowGroup);
 template <int Bits>
 struct Plane {
   static constexpr int kGroupsPerChunk = 8 / Bits;
-  static constexpr std::uint32_t kMask = (1u << Bits) - 1u;
-
   // The dwords that hold rows 16*unit + 4*group ... +3 of kWidth lanes; row j's code is at bit 8*j + shift(group).
   KVARN_INLINE static U32 load_group(const std::uint8_t* plane, std::size_t unit, int group) {
     const std::size_t index = unit * kGroups + static_cast<std::size_t>(group);
@@ -27,9 +25,10 @@ struct Plane {
   static constexpr std::uint32_t shift(int group) {
     return static_cast<std::uint32_t>(Bits == 1 ? group : group % kGroupsPerChunk * Bits);
   }
+  // Row j's code in the low bits, others above it.
   template <int Group, int J>
   KVARN_INLINE static U32 code(U32 words) {
-    return (words >> (8 * J + shift(Group))) & kMask;
+    return words >> (8 * J + shift(Group));
   }
 };
 template <>
@@ -84,9 +83,10 @@ class CodeSource {
       unroll<Vectors>([&](auto v) {
         U32 code = First::template code<Group, kRow>(first[v.value]);
         if constexpr (kPlanes.second_bits > 0) {
-          code = (code << kPlanes.second_bits) | Second::template code<Group, kRow>(second[v.value]);
+          constexpr std::uint32_t kLow = (1u << kPlanes.second_bits) - 1u;
+          code = (code << kPlanes.second_bits) | (Second::template code<Group, kRow>(second[v.value]) & kLow);
         }
-        x[v.value] = to_float(code);
+        x[v.value] = small_to_float<Bits>(code);
       });
       use(unit * kUnitRows + Group * kRowGroup + kRow, x);
     });

@@ -116,13 +116,7 @@ KVARN_INLINE Range row_range(const float* row, std::size_t lanes) {
     low = min(low, load(row + lane));
     high = max(high, load(row + lane));
   }
-  Range range{low[0], high[0]};
-  for (int i = 1; i < kWidth; ++i) {
-    range.low = low[i] < range.low ? low[i] : range.low;
-    range.high = high[i] > range.high ? high[i] : range.high;
-  }
-  range.low += 0.0f;  // a minimum of zero counts as +0
-  return range;
+  return {smallest_lane(low) + 0.0f, largest_lane(high)};  // a minimum of zero counts as +0
 }
 
 void round_rows(const float* tile, std::size_t rows, std::size_t lanes, float top, std::uint8_t* codes, float* step,

@@ -48,9 +48,7 @@ KVARN_INLINE float finish_scores(const ScoreRow& row) {
     store(score, row.scores + i);
     largest = max(score, largest);
   }
-  float best = largest[0];
-  for (int i = 1; i < kWidth; ++i) best = largest[i] > best ? largest[i] : best;
-  return best;
+  return largest_lane(largest);
 }
 
 float softmax_step(const ScoreRow& row, SoftmaxState* state) {

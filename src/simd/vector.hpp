@@ -101,14 +101,33 @@ KVARN_INLINE void transpose_square(F32 (&rows)[kWidth]) {
   }
 }
 
+// All lanes joined by halving: lane i with lane i + half. The first lane of the result is what counts.
+template <int Half, class Join>
+KVARN_INLINE F32 halve(F32 v, Join&& join) {
+  if constexpr (Half == 0) {
+    return v;
+  } else {
+    return halve<Half / 2>(join(v, swap_lanes<Half>(v, std::make_index_sequence<kWidth>{})), join);
+  }
+}
+
 // The sum of 16 partial sums: halved four times, partial[i] += partial[i + half].
 KVARN_INLINE float sum_partials(const F32 (&vectors)[kPartialVectors]) {
-  float partial[kPartials];
-  for (int i = 0; i < kPartialVectors; ++i) store(vectors[i], partial + i * kWidth);
-  for (int half = kPartials / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) partial[i] += partial[i + half];
+  F32 partial[kPartialVectors];
+  unroll<kPartialVectors>([&](auto i) { partial[i.value] = vectors[i.value]; });
+  if constexpr (kPartialVectors == 4) {
+    partial[0] += partial[2];
+    partial[1] += partial[3];
   }
-  return partial[0];
+  if constexpr (kPartialVectors >= 2) partial[0] += partial[1];
+  return halve<kWidth / 2>(partial[0], [](F32 a, F32 b) { return a + b; })[0];
+}
+
+KVARN_INLINE float largest_lane(F32 v) {
+  return halve<kWidth / 2>(v, [](F32 a, F32 b) { return max(a, b); })[0];
+}
+KVARN_INLINE float smallest_lane(F32 v) {
+  return halve<kWidth / 2>(v, [](F32 a, F32 b) { return min(a, b); })[0];
 }
 
 }  // namespace
