@@ -33,7 +33,7 @@ constexpr HalfBits float_to_half(float value) {
   }
   if (magnitude >= 0x477FF000u) return static_cast<HalfBits>(sign | 0x7C00u);  // rounds beyond 65504
   if (magnitude < 0x33000001u) return static_cast<HalfBits>(sign);             // rounds to zero
-  if (magnitude < 0x38800000u) {                                              // subnormal half
+  if (magnitude < 0x38800000u) {                                               // subnormal half
     const std::uint32_t exponent = magnitude >> 23;
     const std::uint32_t mantissa = (magnitude & 0x7FFFFFu) | 0x800000u;
     const std::uint32_t shift = 126u - exponent;  // 14..24 bits fall away

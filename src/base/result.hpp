@@ -14,18 +14,24 @@ enum class Status : int {
   kNonFinite,        // NaN or infinity where a record must be finite
   kOutOfRange,       // a scale does not fit the half-precision fields of a record
   kOutOfMemory,
-  kCorrupt,          // bytes that no encoder wrote
+  kCorrupt,  // bytes that no encoder wrote
 };
 
 // Fixed text for a status, without a trailing full stop.
 constexpr const char* status_text(Status status) {
   switch (status) {
-    case Status::kOk: return "ok";
-    case Status::kInvalidArgument: return "invalid argument";
-    case Status::kNonFinite: return "value is not finite";
-    case Status::kOutOfRange: return "scale does not fit half precision";
-    case Status::kOutOfMemory: return "out of memory";
-    case Status::kCorrupt: return "corrupt bytes";
+    case Status::kOk:
+      return "ok";
+    case Status::kInvalidArgument:
+      return "invalid argument";
+    case Status::kNonFinite:
+      return "value is not finite";
+    case Status::kOutOfRange:
+      return "scale does not fit half precision";
+    case Status::kOutOfMemory:
+      return "out of memory";
+    case Status::kCorrupt:
+      return "corrupt bytes";
   }
   return "unknown status";
 }

@@ -1,5 +1,5 @@
-// The tile record, format version 1: sizes, offsets and the place of every code. docs/format/tile_record.md is the contract.
-// Knows bytes only; nothing of encoders, caches or engines.
+// The tile record, format version 1: sizes, offsets and the place of every code. docs/format/tile_record.md is the
+// contract. Knows bytes only; nothing of encoders, caches or engines.
 //
 //   record = row_scale half[R] | row_zero half[R] | lane_scale half[L] | codes
 //   codes  = for each block of 16 lanes: the planes of that block, widest plane first
@@ -7,7 +7,8 @@
 //   chunk  = byte 4*lane + (row % 4), in it the bits of row group k = (row in chunk)/4 at bit k*bits, lane = lane % 16
 //
 // Four neighbouring rows of a lane are four neighbouring bytes: one integer dot instruction multiplies them with four
-// folded query values and needs no horizontal sum. 3, 5 and 6 bits are planes: 2+1, 4+1, 4+2 (high bits in the first plane).
+// folded query values and needs no horizontal sum. 3, 5 and 6 bits are planes: 2+1, 4+1, 4+2 (high bits in the first
+// plane).
 #pragma once
 
 #include <cstddef>
@@ -17,10 +18,10 @@
 
 namespace kvarn {
 
-inline constexpr std::uint32_t kLaneBlock = 16;    // lanes of one chunk
-inline constexpr std::uint32_t kRowGroup = 4;      // rows of one integer dot instruction
-inline constexpr std::uint32_t kChunkBytes = 64;   // kLaneBlock * kRowGroup
-inline constexpr std::uint32_t kMaxRows = 1024;    // also the largest head dimension
+inline constexpr std::uint32_t kLaneBlock = 16;   // lanes of one chunk
+inline constexpr std::uint32_t kRowGroup = 4;     // rows of one integer dot instruction
+inline constexpr std::uint32_t kChunkBytes = 64;  // kLaneBlock * kRowGroup
+inline constexpr std::uint32_t kMaxRows = 1024;   // also the largest head dimension
 inline constexpr std::uint32_t kMaxLanes = 1024;
 
 // Rows carry a scale and a zero and are summed over; lanes carry a scale and are produced.
@@ -40,10 +41,14 @@ struct CodePlanes {
 
 constexpr CodePlanes code_planes(std::uint32_t bits) {
   switch (bits) {
-    case 6: return {4, 2};
-    case 5: return {4, 1};
-    case 3: return {2, 1};
-    default: return {bits, 0};
+    case 6:
+      return {4, 2};
+    case 5:
+      return {4, 1};
+    case 3:
+      return {2, 1};
+    default:
+      return {bits, 0};
   }
 }
 
@@ -80,7 +85,8 @@ constexpr std::size_t record_bytes(const TileShape& shape) {
   return codes_offset(shape) + lane_block_bytes(shape) * (shape.lanes / kLaneBlock);
 }
 
-// Where the bits of one code lie in one plane: byte offset from the plane's start in its lane block, and the shift in it.
+// Where the bits of one code lie in one plane: byte offset from the plane's start in its lane block, and the shift in
+// it.
 struct CodePlace {
   std::size_t byte;
   std::uint32_t shift;
