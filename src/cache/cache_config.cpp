@@ -21,7 +21,7 @@ Status apply_preset(std::string_view preset, CacheConfig& config) {
 Status validate(const CacheConfig& config) {
   const bool tile_fits = config.tile_tokens >= 16 && config.tile_tokens <= 256 && config.tile_tokens % 16 == 0;
   return tile_fits && valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits) ? Status::kOk
-                                                                                        : Status::kInvalidArgument;
+                                                                                       : Status::kInvalidArgument;
 }
 
 }  // namespace kvarn

@@ -10,8 +10,8 @@
 namespace kvarn {
 
 struct CacheConfig {
-  bool exact = false;         // preset f16: nothing is sealed, every row stays what the engine wrote
-  std::uint32_t k_bits = 4;   // 8, 6, 5, 4, 3 or 2
+  bool exact = false;        // preset f16: nothing is sealed, every row stays what the engine wrote
+  std::uint32_t k_bits = 4;  // 8, 6, 5, 4, 3 or 2
   std::uint32_t v_bits = 4;
   EncoderLevel level = EncoderLevel::kScaled;
   std::uint32_t sink_tokens = 128;  // tiles that hold one of the first sink_tokens of a sequence stay exact

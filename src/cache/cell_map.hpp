@@ -1,5 +1,5 @@
-// Which token is where: per stream a map cell -> (tile, row), shared by all layers. Tiles hold one sequence each, in write
-// order; several streams may share a tile (copy-on-write). Knows no bytes of rows: stores follow by tile number.
+// Which token is where: per stream a map cell -> (tile, row), shared by all layers. Tiles hold one sequence each, in
+// write order; several streams may share a tile (copy-on-write). Knows no bytes of rows: stores follow by tile number.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,7 @@ struct Tile {
   std::uint32_t counted_row = 0;    // a row whose query saw `counted` cells: tells sliding windows from growth
   std::uint32_t counted = 0;
   TileState state = TileState::kOpen;
-  bool ranked = false;              // start_rank is known
+  bool ranked = false;  // start_rank is known
 };
 
 // One stream's view of one tile.
@@ -73,17 +73,17 @@ struct Stream {
   LazyArray<Place> places;
   std::vector<TileRef> refs;
   std::vector<std::uint32_t> free_refs;
-  std::uint64_t version = 1;         // grows with every change of the map of this stream
-  std::uint64_t clone_version = 0;   // own version right after it became a copy of clone_source
+  std::uint64_t version = 1;        // grows with every change of the map of this stream
+  std::uint64_t clone_version = 0;  // own version right after it became a copy of clone_source
   std::uint32_t clone_source = 0;
   std::uint64_t source_version = 0;
-  Place restore_at;                  // last row given to a token that came without a mask, and its tile's serial
+  Place restore_at;  // last row given to a token that came without a mask, and its tile's serial
   std::uint64_t restore_serial = 0;
-  Place fragment_at;                 // the tile that arriving fragments of one record are put into
+  Place fragment_at;  // the tile that arriving fragments of one record are put into
   std::uint64_t fragment_hash = 0;
   std::uint64_t fragment_serial = 0;
   std::uint32_t window_hits = 0;
-  bool windowed = false;             // a sliding window recycles its cells: nothing is sealed
+  bool windowed = false;  // a sliding window recycles its cells: nothing is sealed
 };
 
 class CellMap {

@@ -81,8 +81,7 @@ HalfBits* KvCache::writable_row(StoreId store, std::uint32_t stream, std::uint32
   Stream& target = map_.stream(stream);
   Place place = target.places[cell];
   const bool open = place && map_.tile_at(target, place).state == TileState::kOpen &&
-                    map_.tile_at(target, place).refs == 1 &&
-                    !stores_[store].sealed(target.refs[place.ref()].tile);
+                    map_.tile_at(target, place).refs == 1 && !stores_[store].sealed(target.refs[place.ref()].tile);
   if (!open) {
     relocate(stream, cell);
     place = target.places[cell];
@@ -124,8 +123,8 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
   RowStore& keys = stores_[k];
   RowStore& values = stores_[v];
   const auto fits = [&](const RowStore& store, std::uint32_t dim) {
-    return dim % 16 == 0 && dim >= 16 && dim <= kMaxRows && std::uint64_t{dim} * counts.kv_heads == store.row_values() &&
-           (store.dim() == 0 || store.dim() == dim);
+    return dim % 16 == 0 && dim >= 16 && dim <= kMaxRows &&
+           std::uint64_t{dim} * counts.kv_heads == store.row_values() && (store.dim() == 0 || store.dim() == dim);
   };
   const bool grouped = counts.kv_heads > 0 && counts.heads > 0 && counts.heads % counts.kv_heads == 0;
   if (!grouped || !fits(keys, counts.dim_k) || !fits(values, counts.dim_v)) return Status::kInvalidArgument;
@@ -227,7 +226,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
     jobs.push_back(job);
     first_view += run.refs.size();
   }
-  const AttentionShape shape{counts.heads,        counts.kv_heads,    counts.dim_k,      counts.dim_v,
+  const AttentionShape shape{counts.heads,        counts.kv_heads,   counts.dim_k,     counts.dim_v,
                              config_.tile_tokens, stores_[k].bits(), stores_[v].bits()};
   kvarn::attend(shape, params, jobs, runner, attention_scratch_);
   return Status::kOk;

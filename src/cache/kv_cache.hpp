@@ -1,6 +1,6 @@
-// A compressed KV cache: streams of cells, rows of several layers, sealed tiles, attention over all of it. Behaves towards
-// its engine like plain arrays of half-precision rows, except that old rows read back as what their record holds.
-// Not thread safe: one caller at a time; the caller's runner does the parallel work inside.
+// A compressed KV cache: streams of cells, rows of several layers, sealed tiles, attention over all of it. Behaves
+// towards its engine like plain arrays of half-precision rows, except that old rows read back as what their record
+// holds. Not thread safe: one caller at a time; the caller's runner does the parallel work inside.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,9 @@ struct CacheAccount {
   std::uint64_t slack_bytes = 0;     // taken from the system, not in use
   std::uint64_t map_bytes = 0;
   std::uint64_t scratch_bytes = 0;
-  std::uint64_t f16_bytes = 0;       // the cells in use as plain half-precision rows
+  std::uint64_t f16_bytes = 0;  // the cells in use as plain half-precision rows
   std::uint64_t cells_in_use = 0;
-  std::uint64_t sealed_tokens = 0;   // of them in tiles that every layer has sealed
+  std::uint64_t sealed_tokens = 0;  // of them in tiles that every layer has sealed
 };
 
 // The queries of one attention call: q[slice*q_slice + query*q_query + head*q_head + channel], out likewise.
@@ -67,15 +67,17 @@ class KvCache {
   // Call before the rows are written and again, without cells, before attention if anything may have changed.
   void observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
 
-  // Writes one row exactly. Another row of the same cell in other stores keeps its value. kOutOfMemory, kOutOfRange (cell).
+  // Writes one row exactly. Another row of the same cell in other stores keeps its value. kOutOfMemory, kOutOfRange
+  // (cell).
   Status write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values);
   Status write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
   // Reads one row: what was written, bit for bit, unless its tile is sealed; zeros where nothing was written.
   void read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) const;
   bool written(std::uint32_t stream, std::uint32_t cell) const;
 
-  // Rows as an engine's own state save sees them: values, except that the rows of a sealed tile all of whose tokens are in
-  // the range carry its record (state_fragment.hpp), so that a restore brings back the same bytes. rows: [count, row_values].
+  // Rows as an engine's own state save sees them: values, except that the rows of a sealed tile all of whose tokens are
+  // in the range carry its record (state_fragment.hpp), so that a restore brings back the same bytes. rows: [count,
+  // row_values].
   void read_state_rows(StoreId store, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
                        HalfBits* rows) const;
   // Writes a row that read_state_rows gave, here or in another process, to any cell; any other row is written as it is.

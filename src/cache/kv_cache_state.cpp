@@ -10,8 +10,8 @@ namespace kvarn {
 
 bool KvCache::travels_as_fragments(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
                                    std::uint32_t count) const {
-  if (!store.sealed(ref.tile) || !fragment_fits(static_cast<std::uint32_t>(store.records_bytes()), ref.live,
-                                                store.row_values())) {
+  if (!store.sealed(ref.tile) ||
+      !fragment_fits(static_cast<std::uint32_t>(store.records_bytes()), ref.live, store.row_values())) {
     return false;
   }
   return std::all_of(ref.cells.begin(), ref.cells.end(), [&](std::uint32_t cell) {
@@ -78,8 +78,7 @@ void KvCache::place_fragment(std::uint32_t stream, std::uint32_t cell, const Sta
   map_.remove(target, cell);
   Place place = target.fragment_at;
   const bool fits = place && target.fragment_hash == fragment.records_hash && place.ref() < target.refs.size() &&
-                    target.refs[place.ref()].live > 0 &&
-                    map_.tile_at(target, place).serial == target.fragment_serial &&
+                    target.refs[place.ref()].live > 0 && map_.tile_at(target, place).serial == target.fragment_serial &&
                     target.refs[place.ref()].cells[fragment.row] == TileView::kNoCell;
   if (!fits) {
     place = map_.add_tile(target);

@@ -7,7 +7,8 @@ namespace kvarn {
 namespace {
 
 constexpr HalfBits kHidden = 0xFC00;  // minus infinity
-// Micro-batches in a row whose query sees no more than the one before it did, until a stream counts as a sliding window.
+// Micro-batches in a row whose query sees no more than the one before it did, until a stream counts as a sliding
+// window.
 constexpr std::uint32_t kWindowHits = 2;
 
 std::uint64_t mix(std::uint64_t state, std::uint64_t word) {
@@ -128,8 +129,8 @@ void Planner::place_slice(const BatchMask& mask, std::uint32_t slice, std::span<
     const bool continues = before == query && query > 0;
     if (!continues) plan_.runs.push_back({slice, query, 0, {}, {}});
     ++plan_.runs.back().queries;
-    const Parent parent = before > 0 ? Parent{true, stream.places[cells[before - 1]]}
-                                     : newest_visible(index, row, mask.columns);
+    const Parent parent =
+        before > 0 ? Parent{true, stream.places[cells[before - 1]]} : newest_visible(index, row, mask.columns);
     place_token(index, cells[query], parent);
   }
 }
@@ -359,8 +360,8 @@ void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span
     const TileRef& ref = stream.refs[run.refs[listed]];
     Tile& tile = map_.tile(ref.tile);
     if (tile.state == TileState::kSealing) tile.observed_rank = std::max(tile.observed_rank, rank);
-    const bool complete = tile.state == TileState::kOpen && tile.used == map_.tile_tokens() &&
-                          ref.live == tile.used && seen_first[listed] == tile.used;
+    const bool complete = tile.state == TileState::kOpen && tile.used == map_.tile_tokens() && ref.live == tile.used &&
+                          seen_first[listed] == tile.used;
     if (!complete || tile.start_rank < config_.sink_tokens) continue;
     if (tile.start_rank + tile.used + config_.tail_tokens > rank) continue;
     tile.state = TileState::kSealing;

@@ -1,5 +1,5 @@
-// From a micro-batch's mask to decisions: where new tokens go, what every query sees of every tile, which tiles are sealed.
-// The mask is the only thing an engine tells: a token's mask row shows every cell of its sequence.
+// From a micro-batch's mask to decisions: where new tokens go, what every query sees of every tile, which tiles are
+// sealed. The mask is the only thing an engine tells: a token's mask row shows every cell of its sequence.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ struct QueryRun {
   std::uint32_t slice = 0;
   std::uint32_t first_query = 0;
   std::uint32_t queries = 0;
-  std::vector<std::uint32_t> refs;       // list entries of the stream, by rank
-  std::vector<Visibility> visibility;    // [queries, refs]
+  std::vector<std::uint32_t> refs;     // list entries of the stream, by rank
+  std::vector<Visibility> visibility;  // [queries, refs]
 };
 
 struct AttentionPlan {
@@ -54,8 +54,9 @@ class Planner {
  public:
   Planner(const CacheConfig& config, CellMap& map);
 
-  // Places the tokens written by this micro-batch (cells[slice*queries + query]; empty: none are written) and makes the plan.
-  // A repeated call with the same mask and an unchanged map keeps the plan. Row moves must be carried out before writing.
+  // Places the tokens written by this micro-batch (cells[slice*queries + query]; empty: none are written) and makes the
+  // plan. A repeated call with the same mask and an unchanged map keeps the plan. Row moves must be carried out before
+  // writing.
   const AttentionPlan& observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
 
   // A place for a row that comes without a mask, in order of arrival.

@@ -85,9 +85,8 @@ Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch
   for (std::uint32_t row = 0; row < config_.tile_tokens; ++row) {
     const HalfBits* block =
         content != nullptr && content->blocks != nullptr ? content->blocks[row / kBlockRows] : nullptr;
-    rows[row] = block == nullptr
-                    ? kZeros.data()
-                    : block + std::size_t{row % kBlockRows} * row_values_ + std::size_t{head} * dim_;
+    rows[row] = block == nullptr ? kZeros.data()
+                                 : block + std::size_t{row % kBlockRows} * row_values_ + std::size_t{head} * dim_;
   }
   return encode_tile(side_, dim_, bits(), config_.level, {rows.data(), config_.tile_tokens}, scratch,
                      record + head * record_bytes(shape()));

@@ -1,5 +1,5 @@
-// The rows of one layer's K or V: per tile either exact half-precision rows in blocks of 16, or one sealed record per KV head.
-// Knows tiles by number; which token is where is the cell map's business.
+// The rows of one layer's K or V: per tile either exact half-precision rows in blocks of 16, or one sealed record per
+// KV head. Knows tiles by number; which token is where is the cell map's business.
 #pragma once
 
 #include <cstdint>
@@ -46,7 +46,8 @@ class RowStore {
   // Sealed, or known to be impossible to encode: nothing is left to do for this tile.
   bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }
   void keep_exact(TileId tile) { data(tile).kept_exact = true; }
-  // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without memory.
+  // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without
+  // memory.
   std::uint8_t* allocate_record() { return reinterpret_cast<std::uint8_t*>(records_->allocate()); }
   void discard_record(std::uint8_t* record) { records_->release(record); }
   // Encodes one KV head of an exact tile to its place in `record`; safe to run for several heads at once.
@@ -64,7 +65,7 @@ class RowStore {
   struct TileData {
     std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers, null where nothing was written
     std::uint8_t* record = nullptr;
-    bool kept_exact = false;              // a row has no record (a NaN, a scale out of range)
+    bool kept_exact = false;  // a row has no record (a NaN, a scale out of range)
   };
   TileData& data(TileId tile);
   std::uint32_t block_count() const { return config_.tile_tokens / kBlockRows; }

@@ -9,8 +9,8 @@ namespace kvarn {
 namespace {
 
 constexpr std::size_t kPageBytes = 4096;
-// Slabs near this size: small enough that the last, half-empty one costs little, large enough that a long context does not
-// make tens of thousands of mappings.
+// Slabs near this size: small enough that the last, half-empty one costs little, large enough that a long context does
+// not make tens of thousands of mappings.
 constexpr std::size_t kSlabTargetBytes = std::size_t{256} << 10;
 
 std::size_t round_up(std::size_t value, std::size_t to) { return (value + to - 1) / to * to; }

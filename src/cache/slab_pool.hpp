@@ -8,7 +8,8 @@
 
 namespace kvarn {
 
-// Hands out slots of one size, zeroed, 64-byte aligned. Lowest slab first, so that a shrinking cache empties whole slabs.
+// Hands out slots of one size, zeroed, 64-byte aligned. Lowest slab first, so that a shrinking cache empties whole
+// slabs.
 class SlabPool {
  public:
   explicit SlabPool(std::size_t slot_bytes);

@@ -25,9 +25,7 @@ struct Header {
 static_assert(sizeof(Header) == 40);
 constexpr std::size_t kUnchecked = offsetof(Header, records_hash);
 
-HalfBits value_of(std::uint32_t bits) {
-  return static_cast<HalfBits>(((bits & 0x4000u) << 1) | (bits & 0x3FFFu));
-}
+HalfBits value_of(std::uint32_t bits) { return static_cast<HalfBits>(((bits & 0x4000u) << 1) | (bits & 0x3FFFu)); }
 
 std::uint32_t bits_of(HalfBits value) { return ((value >> 1) & 0x4000u) | (value & 0x3FFFu); }
 
@@ -50,8 +48,16 @@ bool fragment_fits(std::uint32_t records_bytes, std::uint32_t fragments, std::ui
 }
 
 void pack_fragment(const StateFragment& fragment, std::span<HalfBits> row) {
-  Header header{kMagic,          0,               fragment.records_hash, fragment.records_bytes, fragment.row,
-                fragment.index, fragment.fragments, fragment.dim,          fragment.tile_tokens,   fragment.bits};
+  Header header{kMagic,
+                0,
+                fragment.records_hash,
+                fragment.records_bytes,
+                fragment.row,
+                fragment.index,
+                fragment.fragments,
+                fragment.dim,
+                fragment.tile_tokens,
+                fragment.bits};
   std::uint8_t head[sizeof(Header)];
   std::memcpy(head, &header, sizeof(Header));
   header.checksum = hash_bytes({head + kUnchecked, sizeof(Header) - kUnchecked}, kMagic);
@@ -63,7 +69,7 @@ void pack_fragment(const StateFragment& fragment, std::span<HalfBits> row) {
   for (HalfBits& value : row) {
     while (count < kBitsPerValue) {
       const std::size_t in_share = next - sizeof(Header);
-      const std::uint64_t byte = next < sizeof(Header) ? head[next]
+      const std::uint64_t byte = next < sizeof(Header)              ? head[next]
                                  : in_share < fragment.share.size() ? fragment.share[in_share]
                                                                     : 0;
       ++next;
@@ -99,8 +105,8 @@ std::optional<StateFragment> unpack_fragment(std::span<const HalfBits> row, std:
   const std::span<const std::uint8_t> payload = bytes.subspan(sizeof(Header), size);
   const std::uint64_t checksum = hash_bytes(bytes.subspan(kUnchecked, sizeof(Header) - kUnchecked), kMagic);
   if (hash_bytes(payload, checksum) != header.checksum) return std::nullopt;
-  return StateFragment{header.row,         header.index, header.fragments,     header.dim,
-                       header.tile_tokens, header.bits,  header.records_bytes, header.records_hash, payload};
+  return StateFragment{header.row,  header.index,         header.fragments,    header.dim, header.tile_tokens,
+                       header.bits, header.records_bytes, header.records_hash, payload};
 }
 
 }  // namespace kvarn

@@ -1,5 +1,5 @@
-// How a sealed tile travels through an engine that saves and restores rows of half-precision values of nominal size: every
-// live row of the tile carries one fragment of its record, with what is needed to put the record together again.
+// How a sealed tile travels through an engine that saves and restores rows of half-precision values of nominal size:
+// every live row of the tile carries one fragment of its record, with what is needed to put the record together again.
 // Every bit pattern made here is a finite half-precision value, so that damaged fragments are at worst wrong numbers.
 #pragma once
 
@@ -17,7 +17,7 @@ struct StateFragment {
   std::uint16_t fragments = 0;  // live rows of the tile
   std::uint16_t dim = 0;        // head dimension
   std::uint16_t tile_tokens = 0;
-  std::uint16_t bits = 0;       // code width
+  std::uint16_t bits = 0;           // code width
   std::uint32_t records_bytes = 0;  // of all KV heads
   std::uint64_t records_hash = 0;
   std::span<const std::uint8_t> share;  // bytes [index*share_bytes, ...) of the records

@@ -17,9 +17,9 @@ struct PartialRecord {
   std::uint64_t hash = 0;
   std::uint32_t missing = 0;
   std::vector<std::uint8_t> records;
-  std::vector<bool> seen;             // by fragment
-  std::vector<std::uint32_t> cells;   // by fragment
-  std::vector<std::uint16_t> rows;    // by fragment: row of the tile
+  std::vector<bool> seen;            // by fragment
+  std::vector<std::uint32_t> cells;  // by fragment
+  std::vector<std::uint16_t> rows;   // by fragment: row of the tile
 };
 
 class StateRestore {

@@ -1,0 +1,42 @@
+#include "cache/cache_config.hpp"
+
+#include <gtest/gtest.h>
+
+namespace kvarn {
+namespace {
+
+TEST(CacheConfig, KnownPreset_SetsWidthsOfBothSides) {
+  CacheConfig config;
+  ASSERT_EQ(apply_preset("k6v3", config), Status::kOk);
+  EXPECT_EQ(config.k_bits, 6u);
+  EXPECT_EQ(config.v_bits, 3u);
+  EXPECT_FALSE(config.exact);
+}
+
+TEST(CacheConfig, PresetF16_KeepsEveryTileExact) {
+  CacheConfig config;
+  ASSERT_EQ(apply_preset("f16", config), Status::kOk);
+  EXPECT_TRUE(config.exact);
+}
+
+TEST(CacheConfig, UnknownPreset_IsRefusedAndChangesNothing) {
+  for (const char* preset : {"", "k4", "k4v", "k4v7", "k1v4", "k44v4", "K4V4", "q4_0", "k4v4 ", "k9v9", "v4k4"}) {
+    CacheConfig config;
+    EXPECT_EQ(apply_preset(preset, config), Status::kInvalidArgument) << preset;
+    EXPECT_EQ(config, CacheConfig{}) << preset;
+  }
+}
+
+TEST(CacheConfig, TileLength_MustBeAMultipleOf16UpTo256) {
+  for (const std::uint32_t tokens : {0u, 8u, 24u, 272u}) {
+    CacheConfig config;
+    config.tile_tokens = tokens;
+    EXPECT_EQ(validate(config), Status::kInvalidArgument) << tokens;
+  }
+  CacheConfig config;
+  config.tile_tokens = 256;
+  EXPECT_EQ(validate(config), Status::kOk);
+}
+
+}  // namespace
+}  // namespace kvarn

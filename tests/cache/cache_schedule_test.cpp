@@ -1,0 +1,84 @@
+// Random schedules of everything an engine does to a cache, against plain arrays of rows.
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "fake_engine.hpp"
+
+namespace kvarn {
+namespace {
+
+constexpr std::uint32_t kCells = 320;
+constexpr int kSequences = 4;
+
+void random_step(FakeEngine& engine) {
+  std::mt19937& random = engine.random();
+  const int sequence = static_cast<int>(random() % kSequences);
+  switch (random() % 16) {
+    case 0:
+      engine.remove(sequence);
+      break;
+    case 1:
+      engine.roll_back(sequence, 1 + random() % 40);
+      break;
+    case 2:
+      engine.fork(sequence, static_cast<int>(random() % kSequences));
+      break;
+    case 3:
+      if (random() % 20 == 0) engine.clear();
+      break;
+    case 4: {  // all sequences at once, interleaved
+      std::vector<int> tokens;
+      for (int other = 0; other < kSequences; ++other) tokens.push_back(other);
+      if (!engine.decode(tokens)) engine.remove(sequence);
+      break;
+    }
+    case 5:
+      engine.roll_back(sequence, 1 + random() % 4);
+      [[fallthrough]];
+    case 6:
+      if (!engine.append(sequence, 1 + random() % 50)) engine.remove(sequence);
+      break;
+    default:
+      if (!engine.append(sequence, 1 + random() % 4)) engine.remove(sequence);
+  }
+}
+
+void run_schedule(const CacheConfig& config, std::uint32_t seed, int steps) {
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  FakeEngine engine(config, kCells, seed);
+  for (int step = 0; step < steps; ++step) {
+    random_step(engine);
+    if (config.exact) engine.expect_exact(static_cast<int>(engine.random()() % kSequences));
+    ASSERT_EQ(engine.mismatches(), 0u) << "step " << step;
+    ASSERT_FALSE(testing::Test::HasFatalFailure()) << "step " << step;
+  }
+  EXPECT_GT(engine.compared(), 0u);
+}
+
+CacheConfig small_tiles(const char* preset) {
+  CacheConfig config;
+  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  config.tile_tokens = 16;
+  config.sink_tokens = 16;
+  config.tail_tokens = 16;
+  return config;
+}
+
+TEST(CacheSchedule, ExactTiles_AnyOrderOfOperations_AreAPlainArray) { run_schedule(small_tiles("f16"), 11, 4000); }
+TEST(CacheSchedule, EightBits_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
+  run_schedule(small_tiles("k8v8"), 12, 3000);
+}
+TEST(CacheSchedule, FourAndTwoBits_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
+  run_schedule(small_tiles("k4v2"), 13, 2000);
+}
+TEST(CacheSchedule, NoSinkNoTail_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
+  CacheConfig config = small_tiles("k4v4");
+  config.sink_tokens = 0;
+  config.tail_tokens = 0;
+  run_schedule(config, 14, 2000);
+}
+
+}  // namespace
+}  // namespace kvarn

@@ -1,0 +1,250 @@
+#include "cache/kv_cache.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "fake_engine.hpp"
+
+namespace kvarn {
+namespace {
+
+CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
+  CacheConfig config;
+  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  config.tile_tokens = tile;
+  config.sink_tokens = sink;
+  config.tail_tokens = tail;
+  return config;
+}
+
+std::vector<HalfBits> read(FakeEngine& engine, std::uint32_t layer, Side side, std::uint32_t cell) {
+  std::vector<HalfBits> row(FakeEngine::kRow);
+  engine.cache().read_row(engine.store(layer, side), 0, cell, row.data());
+  return row;
+}
+
+bool exact(FakeEngine& engine, std::uint32_t cell) {
+  bool all = true;
+  for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      all = all && read(engine, layer, side, cell) == engine.written(layer, side, cell);
+    }
+  }
+  return all;
+}
+
+// Rows of a cell's whole tile as the state save sees them: equal rows mean equal record bytes.
+std::vector<HalfBits> state_rows(FakeEngine& engine, std::uint32_t layer, Side side, std::uint32_t cell,
+                                 std::uint32_t count) {
+  std::vector<HalfBits> rows(std::size_t{count} * FakeEngine::kRow);
+  engine.cache().read_state_rows(engine.store(layer, side), 0, cell, count, rows.data());
+  return rows;
+}
+
+TEST(SealRule, OnlyTilesBetweenSinkAndTail_LoseTheirExactRows) {
+  FakeEngine engine(config_of("k2v2", 16, 16, 32), 256, 1);
+  for (int token = 0; token < 160; ++token) ASSERT_TRUE(engine.append(0, 1));
+  // The newest token has rank 159. The last tile that every layer has sealed ends at or below 159 - tail - layer
+  // stagger.
+  for (std::uint32_t cell = 0; cell < 16; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  for (std::uint32_t cell = 16; cell < 112; ++cell) EXPECT_FALSE(exact(engine, cell)) << cell;
+  for (std::uint32_t cell = 128; cell < 160; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  EXPECT_EQ(engine.mismatches(), 0u);
+}
+
+TEST(SealRule, MicroBatch_SeesItsOwnRowsAndTheTailBeforeItExactly) {
+  FakeEngine engine(config_of("k2v2", 16, 0, 32), 512, 2);
+  ASSERT_TRUE(engine.append(0, 100));
+  for (std::uint32_t cell = 0; cell < 100; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  ASSERT_TRUE(engine.append(0, 100));
+  // Sealed tiles end at or below 100 - 32: cells 0 to 63 in layer 0.
+  for (std::uint32_t cell = 64; cell < 200; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  for (std::uint32_t cell = 0; cell < 64; ++cell) EXPECT_FALSE(exact(engine, cell)) << cell;
+}
+
+TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
+  // A window of 64 tokens over 96 cells: old tokens are dropped one by one and their cells used again.
+  FakeEngine engine(config_of("k2v2", 16, 0, 48), 96, 3);
+  for (int token = 0; token < 400; ++token) {
+    ASSERT_TRUE(engine.append(0, 1));
+    const auto cells = engine.cells_of(0);
+    if (cells.size() > 64) engine.drop_oldest(0);
+    if (token > 100) {
+      ASSERT_NO_FATAL_FAILURE(engine.expect_exact(0));
+    }
+  }
+  EXPECT_EQ(engine.mismatches(), 0u);
+}
+
+TEST(SealedTile_RewrittenCell, IsExactAndItsNeighboursKeepTheirValues) {
+  FakeEngine engine(config_of("k4v4", 16, 0, 0), 256, 4);
+  for (int token = 0; token < 120; ++token) ASSERT_TRUE(engine.append(0, 1));
+  ASSERT_FALSE(exact(engine, 40));
+  std::vector<std::vector<HalfBits>> before;
+  for (std::uint32_t cell = 0; cell < 64; ++cell) before.push_back(read(engine, 0, Side::kKey, cell));
+  std::vector<HalfBits> row(FakeEngine::kRow, float_to_half(0.25f));
+  ASSERT_EQ(engine.cache().write_row(engine.store(0, Side::kKey), 0, 40, row.data()), Status::kOk);
+  EXPECT_EQ(read(engine, 0, Side::kKey, 40), row);
+  for (std::uint32_t cell = 0; cell < 64; ++cell) {
+    if (cell != 40) {
+      EXPECT_EQ(read(engine, 0, Side::kKey, cell), before[cell]) << cell;
+    }
+  }
+}
+
+TEST(Records, FourInterleavedSlots_WriteTheSameBytesAsOneAlone) {
+  const CacheConfig config = config_of("k4v4", 16, 0, 0);
+  FakeEngine alone(config, 512, 5);
+  FakeEngine together(config, 512, 6);
+  std::vector<HalfBits> row(FakeEngine::kRow);
+  // The same rows are written to both caches: sequence 0 alone, and between three others.
+  std::vector<HalfBits> alone_state, together_state;
+  for (int token = 0; token < 64; ++token) {
+    ASSERT_TRUE(alone.append(0, 1));
+    ASSERT_TRUE(together.decode({1, 2, 0, 3}, [&](std::uint32_t layer, Side side, int sequence) {
+      return sequence == 0 ? alone.written(layer, side, alone.cells_of(0).back()) : std::vector<HalfBits>{};
+    }));
+  }
+  const auto cells_alone = alone.cells_of(0);
+  const auto cells_together = together.cells_of(0);
+  for (std::uint32_t token = 0; token < 32; ++token) {
+    EXPECT_FALSE(exact(together, cells_together[token]));
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      EXPECT_EQ(read(alone, 0, side, cells_alone[token]), read(together, 0, side, cells_together[token])) << token;
+    }
+  }
+}
+
+TEST(Streams, Copy_SharesBytesUntilOneSideChanges) {
+  KvCache cache(config_of("f16", 16, 0, 0), 2, 64);
+  const StoreId k = cache.add_store(Side::kKey, 0, 64);
+  const StoreId v = cache.add_store(Side::kValue, 0, 64);
+  std::vector<HalfBits> row(64), other(64, 0x3C00), back(64);
+  for (std::uint32_t cell = 0; cell < 40; ++cell) {
+    std::fill(row.begin(), row.end(), static_cast<HalfBits>(cell + 1));
+    ASSERT_EQ(cache.write_row(k, 0, cell, row.data()), Status::kOk);
+    ASSERT_EQ(cache.write_row(v, 0, cell, row.data()), Status::kOk);
+  }
+  const CacheAccount before = cache.account();
+  cache.copy_stream(0, 1);
+  cache.copy_stream(0, 1);
+  EXPECT_EQ(cache.account().open_row_bytes, before.open_row_bytes);
+  EXPECT_EQ(cache.account().cells_in_use, 80u);
+  ASSERT_EQ(cache.write_row(k, 1, 7, other.data()), Status::kOk);
+  cache.read_row(k, 0, 7, back.data());
+  EXPECT_EQ(back, std::vector<HalfBits>(64, 8));
+  cache.read_row(k, 1, 7, back.data());
+  EXPECT_EQ(back, other);
+  cache.read_row(v, 1, 7, back.data());
+  EXPECT_EQ(back, std::vector<HalfBits>(64, 8));
+}
+
+TEST(Memory, ClearedCache_GivesEverythingBack) {
+  FakeEngine engine(config_of("k4v4", 16, 16, 16), 512, 8);
+  for (int batch = 0; batch < 10; ++batch) ASSERT_TRUE(engine.append(0, 40));
+  const CacheAccount full = engine.cache().account();
+  EXPECT_GT(full.record_bytes, 0u);
+  EXPECT_GT(full.sealed_tokens, 0u);
+  engine.clear();
+  const CacheAccount empty = engine.cache().account();
+  EXPECT_EQ(empty.record_bytes + empty.open_row_bytes + empty.slack_bytes + empty.cells_in_use, 0u);
+}
+
+TEST(Memory, RollbackInsideTheTail_WastesNoTile) {
+  FakeEngine engine(config_of("k4v4", 16, 0, 32), 512, 9);
+  for (int step = 0; step < 300; ++step) {
+    ASSERT_TRUE(engine.append(0, 5));
+    engine.roll_back(0, 4);
+  }
+  ASSERT_TRUE(engine.append(0, 1));
+  const CacheAccount account = engine.cache().account();
+  EXPECT_GE(account.sealed_tokens, 240u);
+  EXPECT_EQ(account.sealed_tokens % 16, 0u);
+  EXPECT_EQ(engine.mismatches(), 0u);
+}
+
+TEST(SealRule, RowsThatAreNotFinite_KeepTheirTileExact) {
+  FakeEngine engine(config_of("k4v4", 16, 0, 0), 256, 10);
+  ASSERT_TRUE(engine.decode(
+      std::vector<int>(16, 0),
+      [&](std::uint32_t, Side side, int) {
+        std::vector<HalfBits> row(FakeEngine::kRow, 0x3C00);
+        if (side == Side::kKey) row[5] = 0x7E00;  // NaN
+        return row;
+      },
+      FakeEngine::Check::kOff));
+  for (int token = 0; token < 64; ++token) ASSERT_TRUE(engine.append(0, 1, FakeEngine::Check::kOff));
+  EXPECT_EQ(read(engine, 0, Side::kKey, 3), engine.written(0, Side::kKey, 3));
+  EXPECT_NE(engine.cache().account().record_bytes, 0u);
+}
+
+TEST(State, SealedTile_RestoredAtOtherCells_IsTheSameRecord) {
+  const CacheConfig config = config_of("k4v4", 16, 0, 0);
+  FakeEngine engine(config, 256, 11);
+  for (int token = 0; token < 100; ++token) ASSERT_TRUE(engine.append(0, 1));
+  KvCache other(config, 1, 256);
+  for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
+    other.add_store(Side::kKey, layer, FakeEngine::kRow);
+    other.add_store(Side::kValue, layer, FakeEngine::kRow);
+    ASSERT_EQ(other.learn_heads(2 * layer, 2 * layer + 1,
+                                {FakeEngine::kHeads, FakeEngine::kKvHeads, FakeEngine::kDim, FakeEngine::kDim}),
+              Status::kOk);
+  }
+  const std::uint32_t shift = 77;
+  for (std::uint32_t store = 0; store < 4; ++store) {
+    std::vector<HalfBits> rows(100 * FakeEngine::kRow);
+    engine.cache().read_state_rows(store, 0, 0, 100, rows.data());
+    for (std::uint32_t cell = 0; cell < 100; ++cell) {
+      ASSERT_EQ(other.write_state_row(store, 0, cell + shift, rows.data() + std::size_t{cell} * FakeEngine::kRow),
+                Status::kOk);
+    }
+    std::vector<HalfBits> again(rows.size());
+    other.read_state_rows(store, 0, shift, 100, again.data());
+    EXPECT_EQ(again, rows) << "store " << store;
+  }
+  EXPECT_EQ(other.account().record_bytes, engine.cache().account().record_bytes);
+}
+
+TEST(State, DamagedFragment_IsServedAsTheNumbersItSpells) {
+  const CacheConfig config = config_of("k4v4", 16, 0, 0);
+  FakeEngine engine(config, 256, 12);
+  for (int token = 0; token < 100; ++token) ASSERT_TRUE(engine.append(0, 1));
+  std::vector<HalfBits> rows = state_rows(engine, 0, Side::kKey, 0, 16);
+  rows[5 * FakeEngine::kRow + 20] ^= 1;
+  KvCache other(config, 1, 256);
+  other.add_store(Side::kKey, 0, FakeEngine::kRow);
+  other.add_store(Side::kValue, 0, FakeEngine::kRow);
+  ASSERT_EQ(other.learn_heads(0, 1, {4, 2, 32, 32}), Status::kOk);
+  for (std::uint32_t cell = 0; cell < 16; ++cell) {
+    ASSERT_EQ(other.write_state_row(0, 0, cell, rows.data() + std::size_t{cell} * FakeEngine::kRow), Status::kOk);
+  }
+  std::vector<HalfBits> back(FakeEngine::kRow);
+  other.read_row(0, 0, 5, back.data());
+  EXPECT_TRUE(std::equal(back.begin(), back.end(), rows.begin() + 5 * FakeEngine::kRow));
+  EXPECT_EQ(other.account().record_bytes, 0u);
+}
+
+TEST(EditRows, SealedTile_IsSealedAgainFromTheEditedRows) {
+  FakeEngine engine(config_of("k8v8", 16, 0, 0), 256, 13);
+  for (int token = 0; token < 100; ++token) ASSERT_TRUE(engine.append(0, 1));
+  const std::uint64_t records = engine.cache().account().record_bytes;
+  ASSERT_EQ(engine.cache().edit_rows(
+                engine.store(0, Side::kKey), 0, [](std::uint32_t) { return true; },
+                [](HalfBits* rows, std::span<const std::uint32_t> cells) {
+                  for (std::size_t at = 0; at < cells.size() * FakeEngine::kRow; ++at) {
+                    rows[at] = float_to_half(-half_to_float(rows[at]));
+                  }
+                }),
+            Status::kOk);
+  EXPECT_EQ(engine.cache().account().record_bytes, records);
+  const auto row = read(engine, 0, Side::kKey, 20);
+  const auto& original = engine.written(0, Side::kKey, 20);
+  for (std::size_t at = 0; at < row.size(); ++at) {
+    EXPECT_NEAR(half_to_float(row[at]), -half_to_float(original[at]), 0.08f);
+  }
+}
+
+}  // namespace
+}  // namespace kvarn

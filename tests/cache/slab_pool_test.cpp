@@ -1,0 +1,72 @@
+#include "cache/slab_pool.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <random>
+#include <set>
+#include <vector>
+
+namespace kvarn {
+namespace {
+
+TEST(SlabPool, SlotsAreZeroedAlignedAndApart) {
+  SlabPool pool(5000);
+  std::set<std::byte*> slots;
+  for (int count = 0; count < 200; ++count) {
+    std::byte* slot = pool.allocate();
+    ASSERT_NE(slot, nullptr);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(slot) % 64, 0u);
+    for (int at = 0; at < 5000; ++at) ASSERT_EQ(slot[at], std::byte{0});
+    std::memset(slot, 0xAB, 5000);
+    ASSERT_TRUE(slots.insert(slot).second);
+  }
+  EXPECT_EQ(pool.used_bytes(), 200u * 5000u);
+}
+
+TEST(SlabPool, EmptiedPool_GivesAllMemoryBack) {
+  SlabPool pool(4096);
+  std::vector<std::byte*> slots;
+  for (int count = 0; count < 1000; ++count) slots.push_back(pool.allocate());
+  EXPECT_GE(pool.taken_bytes(), 1000u * 4096u);
+  for (std::byte* slot : slots) pool.release(slot);
+  EXPECT_EQ(pool.taken_bytes(), 0u);
+  EXPECT_EQ(pool.used_bytes(), 0u);
+}
+
+TEST(SlabPool, ReusedSlot_IsZeroedAgain) {
+  SlabPool pool(256);
+  std::byte* keep = pool.allocate();
+  std::byte* slot = pool.allocate();
+  std::memset(slot, 0xFF, 256);
+  pool.release(slot);
+  std::byte* again = pool.allocate();
+  EXPECT_EQ(again, slot);
+  for (int at = 0; at < 256; ++at) ASSERT_EQ(again[at], std::byte{0});
+  pool.release(keep);
+  pool.release(again);
+}
+
+TEST(SlabPool, RandomUse_NeverHandsOutASlotTwice) {
+  const unsigned seed = 7;
+  SCOPED_TRACE("seed 7");
+  std::mt19937 random(seed);
+  SlabPool pool(13824);
+  std::set<std::byte*> live;
+  for (int step = 0; step < 20000; ++step) {
+    if (live.empty() || random() % 5 < 3) {
+      ASSERT_TRUE(live.insert(pool.allocate()).second);
+    } else {
+      auto at = live.begin();
+      std::advance(at, random() % std::min<std::size_t>(live.size(), 50));
+      pool.release(*at);
+      live.erase(at);
+    }
+    ASSERT_EQ(pool.used_bytes(), live.size() * 13824u);
+  }
+  for (std::byte* slot : live) pool.release(slot);
+  EXPECT_EQ(pool.taken_bytes(), 0u);
+}
+
+}  // namespace
+}  // namespace kvarn

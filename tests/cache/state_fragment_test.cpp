@@ -1,0 +1,88 @@
+#include "cache/state_fragment.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+namespace kvarn {
+namespace {
+
+std::vector<std::uint8_t> random_bytes(std::size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<std::uint8_t> bytes(count);
+  for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random());
+  return bytes;
+}
+
+StateFragment example(std::span<const std::uint8_t> share) {
+  return {.row = 17,
+          .index = 3,
+          .fragments = 100,
+          .dim = 64,
+          .tile_tokens = 128,
+          .bits = 4,
+          .records_bytes = 13824,
+          .records_hash = 0x1234567890ABCDEFull,
+          .share = share};
+}
+
+TEST(StateFragment, PackedRow_UnpacksToTheSameFragment) {
+  const auto share = random_bytes(share_bytes(13824, 100), 1);
+  std::vector<HalfBits> row(192);
+  pack_fragment(example(share), row);
+  std::vector<std::uint8_t> bytes(row.size() * 2);
+  const auto back = unpack_fragment(row, bytes);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(back->row, 17);
+  EXPECT_EQ(back->index, 3);
+  EXPECT_EQ(back->fragments, 100);
+  EXPECT_EQ(back->dim, 64);
+  EXPECT_EQ(back->records_hash, 0x1234567890ABCDEFull);
+  EXPECT_EQ(std::vector<std::uint8_t>(back->share.begin(), back->share.end()), share);
+}
+
+TEST(StateFragment, EveryPackedValue_IsFinite) {
+  const std::vector<std::uint8_t> share(share_bytes(13824, 100), 0xFF);
+  std::vector<HalfBits> row(192);
+  pack_fragment(example(share), row);
+  for (const HalfBits value : row) EXPECT_TRUE(std::isfinite(half_to_float(value)));
+}
+
+TEST(StateFragment, AnyFlippedBit_IsNoFragmentAnyMore) {
+  const auto share = random_bytes(share_bytes(13824, 100), 2);
+  std::vector<HalfBits> row(192);
+  pack_fragment(example(share), row);
+  std::vector<std::uint8_t> bytes(row.size() * 2);
+  const std::size_t carried_bits = (40 + share.size()) * 8;
+  for (std::size_t bit = 0; bit < row.size() * 16; ++bit) {
+    std::vector<HalfBits> damaged = row;
+    damaged[bit / 16] ^= static_cast<HalfBits>(1u << (bit % 16));
+    const bool carries = bit % 16 == 14 || (bit / 16) * 15 + (bit % 16 == 15 ? 14 : bit % 16) < carried_bits;
+    if (carries) {
+      EXPECT_FALSE(unpack_fragment(damaged, bytes).has_value()) << bit;
+    }
+  }
+}
+
+TEST(StateFragment, OrdinaryRows_AreNoFragments) {
+  std::mt19937 random(3);
+  std::vector<HalfBits> row(192);
+  std::vector<std::uint8_t> bytes(row.size() * 2);
+  for (int count = 0; count < 10000; ++count) {
+    for (HalfBits& value : row) value = static_cast<HalfBits>(random());
+    EXPECT_FALSE(unpack_fragment(row, bytes).has_value());
+    for (HalfBits& value : row) value = static_cast<HalfBits>(random() & 0xBFFF);
+    EXPECT_FALSE(unpack_fragment(row, bytes).has_value());
+  }
+}
+
+TEST(StateFragment, NarrowRow_DoesNotFitAndIsSaidSo) {
+  EXPECT_TRUE(fragment_fits(13824, 128, 192));
+  EXPECT_FALSE(fragment_fits(13824, 20, 192));
+  EXPECT_FALSE(fragment_fits(512, 16, 16));
+}
+
+}  // namespace
+}  // namespace kvarn
