@@ -54,7 +54,8 @@ struct AttentionJob {
   const Visibility* visibility = nullptr;  // [queries, tiles]
   const HalfBits* mask = nullptr;          // [queries, mask_stride]; may be null if no entry is kSome
   std::size_t mask_stride = 0;
-  const float* q = nullptr;  // q[query*q_query_stride + head*q_head_stride + channel]
+  std::uint32_t mask_columns = TileView::kNoCell;  // cells at or beyond have no mask value and are not seen
+  const float* q = nullptr;                        // q[query*q_query_stride + head*q_head_stride + channel]
   std::size_t q_query_stride = 0;
   std::size_t q_head_stride = 0;
   float* out = nullptr;  // out[query*out_query_stride + head*out_head_stride + channel], dim_v channels

@@ -101,7 +101,7 @@ void BlockPass::run_tile(const TileView& view, std::size_t index) {
   const std::size_t lanes = round_up_16(view.used_rows);
   std::uint32_t jumps = 0;  // no bit is set if the cells are neighbours
   for (std::uint32_t row = 0; row < view.used_rows; ++row) jumps |= view.cells[row] ^ (view.cells[0] + row);
-  const bool is_contiguous = jumps == 0 && view.cells[view.used_rows - 1] != TileView::kNoCell;
+  const bool is_contiguous = jumps == 0 && view.cells[view.used_rows - 1] < block_.job->mask_columns;
   const std::uint32_t* cells_end = view.cells + view.used_rows;
   const bool has_holes =
       lanes != view.used_rows || (!is_contiguous && std::find(view.cells, cells_end, TileView::kNoCell) != cells_end);
@@ -187,8 +187,8 @@ const float* BlockPass::read_mask(const Tile& tile, std::size_t active) {
     std::copy_n(columns + cells[0], tile.view.used_rows, mask_halves_);
   } else {
     for (std::size_t row = 0; row < tile.view.used_rows; ++row) {
-      const HalfBits shown = reads && cells[row] != TileView::kNoCell ? columns[cells[row]] : HalfBits{0};
-      mask_halves_[row] = cells[row] == TileView::kNoCell ? kHiddenHalf : shown;
+      const bool has_value = cells[row] < job.mask_columns;
+      mask_halves_[row] = has_value ? (reads ? columns[cells[row]] : HalfBits{0}) : kHiddenHalf;
     }
   }
   std::fill(mask_halves_ + tile.view.used_rows, mask_halves_ + tile.lanes, kHiddenHalf);

@@ -217,6 +217,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
     job.visibility = run.visibility.data();
     job.mask = mask.row(run.slice, run.first_query);
     job.mask_stride = mask.query_stride;
+    job.mask_columns = mask.columns;
     job.q = tensors.q + run.slice * tensors.q_slice + run.first_query * tensors.q_query;
     job.q_query_stride = tensors.q_query;
     job.q_head_stride = tensors.q_head;
