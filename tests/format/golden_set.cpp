@@ -132,6 +132,7 @@ std::vector<GoldenFile> golden_files() {
   for (const auto& [name, bytes] : files) sums += sha256_hex(bytes) + "  " + name + "\n";
   files["SHA256SUMS"] = text_bytes(sums);
   std::vector<GoldenFile> result;
+  result.reserve(files.size());
   for (auto& [name, bytes] : files) result.push_back({name, std::move(bytes)});
   return result;
 }
