@@ -113,10 +113,17 @@ build_engine() {
   for target in "$@"; do
     if [[ $target == llama ]]; then ninja_targets+=(llama ggml ggml-cpu); else ninja_targets+=("$target"); fi
   done
-  run_step "building llama.cpp ($*)" "$log" ninja_build "$engine_build" "${ninja_targets[@]}" ||
+  run_step "building llama.cpp ($(engine_target_summary "$@"))" "$log" ninja_build "$engine_build" "${ninja_targets[@]}" ||
     explain_failure "building llama.cpp" "$log"
   mkdir -p "$engine_build/kvarn-stamps"
   for target in "$@"; do touch "$engine_build/kvarn-stamps/$target"; done
+}
+
+# engine_target_summary TARGETS...: what a person wants to know about them.
+engine_target_summary() {
+  local label=$1
+  [[ $1 != llama ]] || label="libraries"
+  if (($# == 1)); then echo "$label"; else echo "$label and $(($# - 1)) more"; fi
 }
 
 # A repository around the cache must not lend llama.cpp its commit: the ceiling keeps git from looking outside.

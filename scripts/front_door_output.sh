@@ -15,9 +15,9 @@ note() { printf 'kvarn: %s\n' "$*" >&2; }
 # No silent end: a command that fails where no failure was expected says where.
 trap 'note "unexpected failure (status $?) in ${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND"' ERR
 
-# A step that is cut off must not leave its children behind.
+# A step that is cut off must not leave its children behind: it is a process group of its own.
 stop_running_step() {
-  [[ -z $running_pid ]] || kill -TERM "$running_pid" 2>/dev/null || true
+  [[ -z $running_pid ]] || kill -TERM -- "-$running_pid" 2>/dev/null || true
 }
 trap stop_running_step EXIT
 trap 'exit 130' INT
@@ -66,8 +66,10 @@ progress_text() {
 run_step() {
   local label=$1 log=$2 status=0 start=$SECONDS shown=0 spent=0
   shift 2
+  set -m
   "$@" >"$log" 2>&1 </dev/null 9>&- &
   running_pid=$!
+  set +m
   [[ -t 2 ]] || note "$label ..."
   while kill -0 "$running_pid" 2>/dev/null; do
     sleep 0.2

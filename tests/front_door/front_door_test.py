@@ -224,6 +224,22 @@ def test_second_run_waits_for_the_first(env, shop):
     assert shop["model"].read_bytes() == MODEL_BYTES
 
 
+def test_stopped_step_leaves_no_children(env, tmp_path):
+    pid_file = tmp_path / "pid"
+    step = f"sleep 100 & echo $! > {pid_file}; wait"
+    command = ["bash", "-c", DRIVER, "driver", ROOT, "run_step", "sleeping", str(tmp_path / "log"), "bash", "-c", step]
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as driver:
+        deadline = time.monotonic() + 30
+        while not (pid_file.exists() and pid_file.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child = pathlib.Path("/proc") / pid_file.read_text().strip()
+        driver.terminate()
+        assert driver.wait(timeout=30) == 143
+    while child.exists() and "zombie" not in (child / "status").read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not child.exists() or "zombie" in (child / "status").read_text()
+
+
 def test_program_without_shared_ggml_is_refused(env):
     line = failure_line(kvarn(env, "exec", "--", "/bin/true"))
     assert "libggml-base" in line
