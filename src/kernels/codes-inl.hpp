@@ -1,4 +1,4 @@
-// Codes in the order of format/tile_record.hpp: packing, and reading them as numbers, 16 rows of a few lanes at a time.
+// Codes in the order of format/tile_record.hpp: packing, and reading them as numbers, a few rows and lanes at a time.
 #pragma once
 
 #include "format/tile_record.hpp"
@@ -8,19 +8,16 @@
 namespace kvarn {
 namespace {
 
-constexpr int kUnitRows = 16;  // rows of a tile come in units of this many
-constexpr int kGroups = kUnitRows / static_cast<int>(kRowGroup);
-
 // One bit plane of one block of 16 lanes, read four rows at a time.
 template <int Bits>
 struct Plane {
   static constexpr int kGroupsPerChunk = 8 / Bits;
-  // The dwords that hold rows 16*unit + 4*group ... +3 of kWidth lanes; row j's code is at bit 8*j + shift(group).
-  KVARN_INLINE static U32 load_group(const std::uint8_t* plane, std::size_t unit, int group) {
-    const std::size_t index = unit * kGroups + static_cast<std::size_t>(group);
+  // The dwords that hold four neighbouring rows, the group-th in their unit and the index-th of the tile, of kWidth
+  // lanes; row j's code is at bit 8*j + shift(group).
+  KVARN_INLINE static U32 load_group(const std::uint8_t* plane, std::size_t index) {
     const U32 words = load_as<U32>(plane + index / kGroupsPerChunk * kChunkBytes);
-    // A unit fills half a chunk of one-bit codes; every second unit starts in its upper half.
-    return Bits == 1 ? words >> static_cast<std::uint32_t>((unit & 1) * kGroups) : words;
+    // A unit of 16 rows fills half a chunk of one-bit codes; every second unit starts in its upper half.
+    return Bits == 1 ? words >> static_cast<std::uint32_t>(index & 4) : words;
   }
   static constexpr std::uint32_t shift(int group) {
     return static_cast<std::uint32_t>(Bits == 1 ? group : group % kGroupsPerChunk * Bits);
@@ -64,6 +61,10 @@ class CodeSource {
 
  private:
   static constexpr CodePlanes kPlanes = code_planes(Bits);
+  static constexpr int kUnitRows = Bits == 8   ? 4
+                                   : Bits == 4 ? 8
+                                               : 16;  // the rows of one chunk; with planes, of the first
+  static constexpr int kGroups = kUnitRows / static_cast<int>(kRowGroup);
   using First = Plane<static_cast<int>(kPlanes.first_bits)>;
   using Second = Plane<static_cast<int>(kPlanes.second_bits)>;
 
@@ -72,9 +73,9 @@ class CodeSource {
     U32 first[Vectors];
     [[maybe_unused]] U32 second[Vectors];
     unroll<Vectors>([&](auto v) {
-      first[v.value] = First::load_group(block[v.value], unit, Group);
+      first[v.value] = First::load_group(block[v.value], unit * kGroups + Group);
       if constexpr (kPlanes.second_bits > 0) {
-        second[v.value] = Second::load_group(block[v.value] + first_bytes_, unit, Group);
+        second[v.value] = Second::load_group(block[v.value] + first_bytes_, unit * kGroups + Group);
       }
     });
     unroll<static_cast<int>(kRowGroup)>([&](auto j) {
