@@ -26,17 +26,11 @@ CacheBuffer::~CacheBuffer() {
 }
 
 void CacheBuffer::add_tensor(const ggml_tensor * tensor) {
-    if (tensor->view_src != nullptr || !is_memory_tensor(tensor)) {
-        return;
+    if (const auto name = parse_cache_name(tensor->name)) {
+        add_cache_tensor(tensor, *name);
+    } else {
+        plain_bytes_ += ggml_nbytes(tensor);
     }
-    const auto name = parse_cache_name(tensor->name);
-    if (!name || tensors_.count(tensor) != 0) {
-        if (!name) {
-            plain_bytes_ += ggml_nbytes(tensor);
-        }
-        return;
-    }
-    add_cache_tensor(tensor, *name);
 }
 
 void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName & name) {

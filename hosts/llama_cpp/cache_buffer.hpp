@@ -41,7 +41,7 @@ class CacheBuffer {
     std::mutex & mutex() { return mutex_; }
     kvarn::KvCache & cache() { return *cache_; }
 
-    // Takes note of a tensor that the host placed here.
+    // Takes note of a tensor that lives here from one graph to the next (not a compute value).
     void add_tensor(const ggml_tensor * tensor);
     // The served cache tensor behind a tensor or view; nullptr if it is plain memory.
     CacheTensor * served(const ggml_tensor * tensor);

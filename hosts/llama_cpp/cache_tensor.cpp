@@ -1,7 +1,6 @@
 #include "cache_tensor.hpp"
 
 #include <charconv>
-#include <cstring>
 #include <string_view>
 
 namespace ggml_kvarn {
@@ -10,10 +9,6 @@ namespace {
 constexpr std::string_view PREFIX = "cache_";
 
 }  // namespace
-
-bool is_memory_tensor(const ggml_tensor * root) {
-    return std::string_view(root->name).substr(0, PREFIX.size()) == PREFIX;
-}
 
 std::optional<CacheName> parse_cache_name(const char * name) {
     std::string_view text(name);

@@ -15,9 +15,6 @@ inline const ggml_tensor * root_of(const ggml_tensor * tensor) {
     return tensor->view_src != nullptr ? tensor->view_src : tensor;
 }
 
-// True for tensors of llama.cpp's memory modules ("cache_k_l0", "cache_r_l3", ...); weights and graph values never match.
-bool is_memory_tensor(const ggml_tensor * root);
-
 struct CacheName {
     kvarn::Side side;
     uint32_t layer;

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <cstring>
 #include <set>
 
 #include "cache_attention.hpp"
@@ -50,9 +51,10 @@ void * buffer_get_base(ggml_backend_buffer_t buffer) {
 }
 
 ggml_status buffer_init_tensor(ggml_backend_buffer_t buffer, ggml_tensor * tensor) {
-    if (is_memory_tensor(root_of(tensor))) {
-        shared().saw_cache = true;
+    if (tensor->view_src != nullptr || buffer->usage != GGML_BACKEND_BUFFER_USAGE_ANY) {
+        return GGML_STATUS_SUCCESS;
     }
+    shared().saw_cache = true;
     std::lock_guard<std::mutex> lock(context_of(buffer).mutex());
     context_of(buffer).add_tensor(tensor);
     return GGML_STATUS_SUCCESS;
@@ -178,9 +180,15 @@ ggml_backend_buffer_type_t dev_get_buffer_type(ggml_backend_dev_t) {
     return buffer_type();
 }
 
+// True for tensors of the host's memory modules: what lives in our buffers from one graph to the next. Graph values live in
+// compute buffers. A buffer without memory is a planning probe or stands for a weight the loader asks about: weights have a
+// dot in their names ("blk.0.ssm_a"), memory tensors never.
 bool on_memory_tensor(const ggml_tensor * tensor) {
     const ggml_tensor * root = root_of(tensor);
-    return root->buffer != nullptr && root->buffer->buft == buffer_type() && is_memory_tensor(root);
+    if (root->buffer == nullptr || root->buffer->buft != buffer_type() || root->buffer->usage != GGML_BACKEND_BUFFER_USAGE_ANY) {
+        return false;
+    }
+    return buffer_of(root) != nullptr || (root->name[0] != '\0' && std::strchr(root->name, '.') == nullptr);
 }
 
 // Decided by the buffers behind the tensors, never by the kind of operation: whatever reads or writes a cache is taken.

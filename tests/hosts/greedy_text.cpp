@@ -1,0 +1,196 @@
+// Greedy decoding of one or more prompts side by side: prints the tokens each sequence generated, one line a sequence, with the
+// gap between the two best logits at every step so that a divergence can be told from a float tie.
+//
+//   greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS [unified|separate|alone] [repeat N]
+//
+// PROMPTS: a file, prompts separated by lines of "===". unified: all in one stream, interleaved; separate: a stream each;
+// alone: one after the other in a context of one sequence. The plugin is loaded as GGML_BACKEND_PATH says.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ggml-backend.h"
+#include "llama.h"
+
+namespace {
+
+struct Options {
+    std::string model;
+    std::vector<std::string> prompts;
+    int tokens = 32;
+    uint32_t context = 2048;
+    uint32_t ubatch = 512;
+    int threads = 2;
+    std::string layout = "alone";
+    int repeats = 1;
+};
+
+struct Generated {
+    std::vector<llama_token> tokens;
+    std::vector<float> gaps;
+};
+
+std::vector<std::string> read_prompts(const char * path) {
+    std::ifstream file(path);
+    std::vector<std::string> prompts(1);
+    for (std::string line; std::getline(file, line);) {
+        if (line == "===") {
+            prompts.emplace_back();
+        } else {
+            prompts.back() += line + "\n";
+        }
+    }
+    return prompts;
+}
+
+std::vector<llama_token> tokenize(const llama_vocab * vocab, const std::string & text) {
+    std::vector<llama_token> tokens(text.size() + 8);
+    const int count = llama_tokenize(vocab, text.data(), static_cast<int32_t>(text.size()), tokens.data(),
+                                     static_cast<int32_t>(tokens.size()), true, true);
+    tokens.resize(static_cast<size_t>(std::max(count, 0)));
+    return tokens;
+}
+
+void pick(llama_context * context, int32_t output, int n_vocab, Generated & generated) {
+    const float * logits = llama_get_logits_ith(context, output);
+    int best = 0;
+    float second = -1e30f;
+    for (int token = 1; token < n_vocab; ++token) {
+        if (logits[token] > logits[best]) {
+            second = logits[best];
+            best = token;
+        } else {
+            second = std::max(second, logits[token]);
+        }
+    }
+    generated.tokens.push_back(best);
+    generated.gaps.push_back(logits[best] - second);
+}
+
+bool decode(llama_context * context, llama_batch & batch) {
+    const bool decoded = llama_decode(context, batch) == 0;
+    batch.n_tokens = 0;
+    return decoded;
+}
+
+void add(llama_batch & batch, llama_token token, llama_pos position, llama_seq_id sequence, bool wants_logits) {
+    const int at = batch.n_tokens++;
+    batch.token[at] = token;
+    batch.pos[at] = position;
+    batch.n_seq_id[at] = 1;
+    batch.seq_id[at][0] = sequence;
+    batch.logits[at] = wants_logits ? 1 : 0;
+}
+
+// Decodes all prompts, then one token of every sequence a step.
+bool generate(llama_context * context, const Options & options, const std::vector<std::vector<llama_token>> & prompts,
+              std::vector<Generated> & out) {
+    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context)));
+    llama_batch batch = llama_batch_init(static_cast<int32_t>(llama_n_batch(context)), 0, 1);
+    out.assign(prompts.size(), {});
+    bool ok = true;
+    for (size_t sequence = 0; sequence < prompts.size() && ok; ++sequence) {
+        for (size_t at = 0; at < prompts[sequence].size() && ok; ++at) {
+            const bool last = at + 1 == prompts[sequence].size();
+            add(batch, prompts[sequence][at], static_cast<llama_pos>(at), static_cast<llama_seq_id>(sequence), last);
+            if (last || batch.n_tokens == static_cast<int32_t>(llama_n_batch(context))) {
+                ok = decode(context, batch);
+            }
+        }
+        if (ok) {
+            pick(context, -1, n_vocab, out[sequence]);
+        }
+    }
+    for (int step = 1; step < options.tokens && ok; ++step) {
+        for (size_t sequence = 0; sequence < prompts.size(); ++sequence) {
+            const auto position = static_cast<llama_pos>(prompts[sequence].size()) + step - 1;
+            add(batch, out[sequence].tokens.back(), position, static_cast<llama_seq_id>(sequence), true);
+        }
+        ok = decode(context, batch);
+        for (size_t sequence = 0; sequence < prompts.size() && ok; ++sequence) {
+            pick(context, static_cast<int32_t>(sequence), n_vocab, out[sequence]);
+        }
+    }
+    llama_batch_free(batch);
+    return ok;
+}
+
+void print(const std::vector<Generated> & sequences) {
+    for (const Generated & generated : sequences) {
+        for (size_t at = 0; at < generated.tokens.size(); ++at) {
+            std::printf("%s%d:%.4f", at == 0 ? "" : " ", generated.tokens[at], static_cast<double>(generated.gaps[at]));
+        }
+        std::printf("\n");
+    }
+}
+
+bool run(llama_model * model, const Options & options, const std::vector<std::vector<llama_token>> & prompts) {
+    llama_context_params params = llama_context_default_params();
+    params.n_seq_max = static_cast<uint32_t>(prompts.size());
+    params.n_ctx = options.layout == "separate" ? options.context * params.n_seq_max : options.context;
+    params.n_batch = 2048;
+    params.n_ubatch = options.ubatch;
+    params.n_threads = params.n_threads_batch = options.threads;
+    params.kv_unified = options.layout == "unified";
+    std::unique_ptr<llama_context, decltype(&llama_free)> context(llama_init_from_model(model, params), llama_free);
+    if (context == nullptr) {
+        return false;
+    }
+    for (int repeat = 0; repeat < options.repeats; ++repeat) {
+        std::vector<Generated> out;
+        llama_memory_clear(llama_get_memory(context.get()), repeat % 2 == 0);
+        if (!generate(context.get(), options, prompts, out)) {
+            return false;
+        }
+        print(out);
+    }
+    return true;
+}
+
+}  // namespace
+
+int main(int argc, char ** argv) {
+    if (argc < 8) {
+        std::fprintf(stderr, "usage: greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS unified|separate|alone [repeats]\n");
+        return 2;
+    }
+    Options options;
+    options.model = argv[1];
+    options.prompts = read_prompts(argv[2]);
+    options.tokens = std::atoi(argv[3]);
+    options.context = static_cast<uint32_t>(std::atoi(argv[4]));
+    options.ubatch = static_cast<uint32_t>(std::atoi(argv[5]));
+    options.threads = std::atoi(argv[6]);
+    options.layout = argv[7];
+    options.repeats = argc > 8 ? std::atoi(argv[8]) : 1;
+
+    llama_log_set([](ggml_log_level level, const char * text, void *) {
+        if (level >= GGML_LOG_LEVEL_WARN || std::strstr(text, "KVarN") != nullptr) {
+            std::fputs(text, stderr);
+        }
+    }, nullptr);
+    ggml_backend_load_all_from_path(KVARN_ENGINE_DIR);
+    std::unique_ptr<llama_model, decltype(&llama_model_free)> model(
+        llama_model_load_from_file(options.model.c_str(), llama_model_default_params()), llama_model_free);
+    if (model == nullptr) {
+        return 1;
+    }
+    std::vector<std::vector<llama_token>> prompts;
+    for (const std::string & prompt : options.prompts) {
+        prompts.push_back(tokenize(llama_model_get_vocab(model.get()), prompt));
+    }
+    if (options.layout != "alone") {
+        return run(model.get(), options, prompts) ? 0 : 1;
+    }
+    for (const auto & prompt : prompts) {
+        if (!run(model.get(), options, {prompt})) {
+            return 1;
+        }
+    }
+    return 0;
+}
