@@ -17,8 +17,8 @@ namespace {
 
 constexpr std::size_t kBlockRows = 64;    // queries times heads of a group that share an expanded tile
 constexpr std::size_t kSpanTokens = 512;  // tokens of one partial result
-constexpr std::size_t kPartialBytes = std::size_t{4} << 20;  // of partial results held at once
-constexpr std::size_t kLeastSpansAtOnce = 8;
+constexpr std::size_t kPartialBytes = std::size_t{1} << 20;  // of partial results held at once
+constexpr std::size_t kLeastSpansAtOnce = 4;
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 // ALiBi (arXiv 2108.12409): a geometric sequence over the heads up to a power of two, every other step of a finer one

@@ -151,6 +151,27 @@ TEST(Attend, AnyNumberOfWorkers_GivesTheSameBits) {
   }
 }
 
+// Partial results that are too many to hold at once are merged in rounds.
+TEST(Attend, ManyLargePartialResults_GiveTheSameBitsAsOneQueryAlone) {
+  ProblemSpec spec{.queries = 32, .tiles = 11, .kind = TileKind::kExact};
+  spec.shape = {.heads = 8, .kv_heads = 4, .dim_k = 16, .dim_v = 256, .tile_tokens = 256, .k_bits = 4, .v_bits = 4};
+  spec = with_seed(spec, 550);
+  const TiledProblem problem(spec);
+  AttentionScratch scratch;
+  std::vector<float> all;
+  const AttentionJob job = problem.job(all);
+  attend(spec.shape, problem.params(), {&job, 1}, thread_runner(2), scratch);
+  std::vector<float> one(job.out_query_stride);
+  AttentionJob last = job;
+  last.queries = 1;
+  last.visibility += 31 * job.tiles.size();
+  last.mask += 31 * job.mask_stride;
+  last.q += 31 * job.q_query_stride;
+  last.out = one.data();
+  attend(spec.shape, problem.params(), {&last, 1}, Runner{}, scratch);
+  EXPECT_EQ(0, std::memcmp(one.data(), &all[31 * one.size()], one.size() * sizeof(float)));
+}
+
 TEST(Attend, AQueryAmongOthers_GivesTheSameBitsAsAlone) {
   for (const TileKind kind : {TileKind::kSealed, TileKind::kExact, TileKind::kMixed}) {
     const ProblemSpec spec = with_seed({.queries = 90, .tiles = 40, .kind = kind}, 600);

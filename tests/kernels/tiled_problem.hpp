@@ -130,7 +130,7 @@ class TiledProblem {
       const bool k_sealed = spec_.kind == TileKind::kSealed || (spec_.kind == TileKind::kMixed && tile % 2 == 0);
       const bool v_sealed = spec_.kind == TileKind::kSealed || (spec_.kind == TileKind::kMixed && tile % 3 == 0);
       const std::uint32_t tokens = spec_.shape.tile_tokens;
-      const std::uint32_t used = k_sealed || v_sealed || tile + 1 < spec_.tiles ? tokens : 1 + below(tokens);
+      const std::uint32_t used = tile + 1 < spec_.tiles ? tokens : 1 + below(tokens);
       const auto first = order.begin() + tile * tokens;
       tile_cells_.emplace_back(first, first + used);
       std::vector<std::uint32_t>& cells = tile_cells_.back();
@@ -149,7 +149,7 @@ class TiledProblem {
     const std::uint32_t dim = side == Side::kKey ? shape.dim_k : shape.dim_v;
     const std::uint32_t bits = side == Side::kKey ? shape.k_bits : shape.v_bits;
     const std::size_t row_size = std::size_t{shape.kv_heads} * dim;
-    Halves rows(shape.tile_tokens * row_size, 0x7E00);  // rows without a token hold NaN
+    Halves rows(shape.tile_tokens * row_size, sealed ? 0x3C00 : 0x7E00);  // exact rows without a token hold NaN
     for (std::size_t i = 0; i < cells.size() * row_size; ++i) {
       const bool is_token = cells[i / row_size] != TileView::kNoCell;
       const float value = spec_.has_equal_values && side == Side::kValue ? float(i % row_size % 13) - 6.0f : normal();
