@@ -4,6 +4,10 @@
 #include <array>
 #include <atomic>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels/isa_tables.hpp"
 
 namespace kvarn {
@@ -16,6 +20,14 @@ struct Available {
   void add(const KernelTable& table) { tables[count++] = &table; }
 };
 
+#if defined(__x86_64__)
+// Clang 14 does not know this feature by name.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 Available find_available() {
   Available found;
 #if defined(__x86_64__)
@@ -24,7 +36,7 @@ Available find_available() {
       __builtin_cpu_supports("avx512vl")) {
     found.add(kAvx512Kernels);
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) found.add(kAvx2Kernels);
+  if (__builtin_cpu_supports("avx2") && has_f16c()) found.add(kAvx2Kernels);
   found.add(kBaselineKernels);
 #elif defined(__aarch64__)
   found.add(kNeonKernels);

@@ -105,50 +105,77 @@ TEST(SoftmaxStep, HiddenKeys_WeighNothing) {
   }
 }
 
-// Small whole numbers: every sum is exact, so the scalar sum in any order is the truth.
+// One tile x[rows, lanes] and what to multiply it with, all small whole numbers: every sum is exact in any order.
+class WholeNumberTile {
+ public:
+  WholeNumberTile(std::size_t vectors, std::size_t rows, std::size_t lanes)
+      : vectors_(vectors), rows_(rows), lanes_(lanes), random_(static_cast<std::uint32_t>(vectors * 7 + rows + lanes)) {
+    fill(a_, vectors * rows);
+    fill(bias_, vectors);
+    fill(scale_, lanes);
+    fill(keep_, vectors);
+    x_.resize(rows * lanes);
+    transposed_.resize(rows * lanes);
+    for (std::size_t r = 0; r < rows; ++r) {
+      for (std::size_t l = 0; l < lanes; ++l) {
+        x_[r * lanes + l] = transposed_[l * rows + r] = float_to_half(static_cast<float>(digit_(random_)));
+      }
+    }
+    for (std::size_t r = 0; r < rows; ++r) row_pointers_.push_back(&x_[r * lanes]);
+    for (std::size_t l = 0; l < lanes; ++l) lane_pointers_.push_back(&transposed_[l * rows]);
+  }
+
+  std::vector<float> accumulate(const KernelTable& table, bool from_lanes) const {
+    std::vector<float> out(vectors_ * lanes_, kOld), panel(kPanelLanes * rows_);
+    std::vector<float*> out_pointers;
+    for (std::size_t i = 0; i < vectors_; ++i) out_pointers.push_back(&out[i * lanes_]);
+    const Accumulation sum{a_.data(),           rows_,       vectors_, bias_.data(), scale_.data(), keep_.data(),
+                           out_pointers.data(), panel.data()};
+    if (from_lanes) {
+      table.accumulate_half_lanes(lane_pointers_.data(), rows_, lanes_, sum);
+    } else {
+      table.accumulate_half_rows(row_pointers_.data(), rows_, lanes_, sum);
+    }
+    return out;
+  }
+
+  std::vector<float> expected() const {
+    std::vector<float> out;
+    for (std::size_t i = 0; i < vectors_; ++i) {
+      for (std::size_t l = 0; l < lanes_; ++l) {
+        float sum = bias_[i];
+        for (std::size_t r = 0; r < rows_; ++r) sum += a_[i * rows_ + r] * half_to_float(x_[r * lanes_ + l]);
+        out.push_back(kOld * keep_[i] + sum * scale_[l]);
+      }
+    }
+    return out;
+  }
+
+ private:
+  static constexpr float kOld = 2.0f;
+
+  void fill(std::vector<float>& values, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) values.push_back(static_cast<float>(digit_(random_)));
+  }
+
+  std::size_t vectors_, rows_, lanes_;
+  std::mt19937 random_;
+  std::uniform_int_distribution<int> digit_{-9, 9};
+  std::vector<float> a_, bias_, scale_, keep_;
+  std::vector<HalfBits> x_, transposed_;
+  std::vector<const HalfBits*> row_pointers_, lane_pointers_;
+};
+
 class Accumulate : public ::testing::TestWithParam<std::size_t> {};
 
 TEST_P(Accumulate, HalfRowsAndHalfLanes_GiveTheExactSum) {
-  const std::size_t vectors = GetParam();
-  std::mt19937 random(static_cast<std::uint32_t>(vectors));
-  std::uniform_int_distribution<int> digit(-9, 9);
   for (const std::size_t rows : {16u, 48u, 128u}) {
     for (const std::size_t lanes : {16u, 80u, 128u, 192u}) {
-      std::vector<HalfBits> x(rows * lanes), transposed(rows * lanes);
-      std::vector<float> a(vectors * rows), bias(vectors), scale(lanes), keep(vectors);
-      for (float& value : a) value = static_cast<float>(digit(random));
-      for (float& value : bias) value = static_cast<float>(digit(random));
-      for (float& value : scale) value = static_cast<float>(digit(random));
-      for (float& value : keep) value = static_cast<float>(digit(random));
-      for (std::size_t r = 0; r < rows; ++r) {
-        for (std::size_t l = 0; l < lanes; ++l) {
-          x[r * lanes + l] = transposed[l * rows + r] = float_to_half(static_cast<float>(digit(random)));
-        }
-      }
-      std::vector<const HalfBits*> row_pointers(rows), lane_pointers(lanes);
-      for (std::size_t r = 0; r < rows; ++r) row_pointers[r] = &x[r * lanes];
-      for (std::size_t l = 0; l < lanes; ++l) lane_pointers[l] = &transposed[l * rows];
+      const WholeNumberTile tile(GetParam(), rows, lanes);
+      const std::vector<float> expected = tile.expected();
       for (const KernelTable* table : available_kernels()) {
-        for (const bool from_lanes : {false, true}) {
-          std::vector<float> out(vectors * lanes, 2.0f), panel(kPanelLanes * rows);
-          std::vector<float*> out_pointers(vectors);
-          for (std::size_t i = 0; i < vectors; ++i) out_pointers[i] = &out[i * lanes];
-          const Accumulation sum{
-              a.data(), rows, vectors, bias.data(), scale.data(), keep.data(), out_pointers.data(), panel.data()};
-          if (from_lanes) {
-            table->accumulate_half_lanes(lane_pointers.data(), rows, lanes, sum);
-          } else {
-            table->accumulate_half_rows(row_pointers.data(), rows, lanes, sum);
-          }
-          for (std::size_t i = 0; i < vectors; ++i) {
-            for (std::size_t l = 0; l < lanes; ++l) {
-              float expected = bias[i];
-              for (std::size_t r = 0; r < rows; ++r) expected += a[i * rows + r] * half_to_float(x[r * lanes + l]);
-              ASSERT_EQ(out[i * lanes + l], 2.0f * keep[i] + expected * scale[l])
-                  << table->name << " " << rows << "x" << lanes << " vector " << i << " lane " << l;
-            }
-          }
-        }
+        EXPECT_EQ(tile.accumulate(*table, false), expected) << table->name << " rows " << rows << "x" << lanes;
+        EXPECT_EQ(tile.accumulate(*table, true), expected) << table->name << " lanes " << rows << "x" << lanes;
       }
     }
   }
