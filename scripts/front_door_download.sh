@@ -94,6 +94,6 @@ need_text() {
 }
 
 fetch_deb() {
-  cd "$2"
+  cd "$2" || return
   apt-get -q download "$1" || { apt-get -q update && apt-get -q download "$1"; }
 }

@@ -135,9 +135,10 @@ configure_engine() {
 }
 
 # ninja_build FOLDER TARGETS...: KVARN_JOBS parallel compilers (default: one a core); compiler cache, if any, inside our cache.
+# Takes the place of the shell that runs it (run_step starts one), so that stopping the step stops ninja.
 ninja_build() {
   local folder=$1
   shift
-  CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache} GIT_CEILING_DIRECTORIES=$cache_dir/engine NINJA_STATUS="[%f/%t] " \
-    ninja -C "$folder" -j "${KVARN_JOBS:-$(nproc)}" "$@"
+  export CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache} GIT_CEILING_DIRECTORIES=$cache_dir/engine NINJA_STATUS="[%f/%t] "
+  exec ninja -C "$folder" -j "${KVARN_JOBS:-$(nproc)}" "$@"
 }

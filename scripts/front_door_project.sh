@@ -39,7 +39,7 @@ project_is_current() { ninja -n -C "$project_build" "$@" 2>/dev/null | grep -q '
 configure_project() {
   local arguments
   mapfile -t arguments <<<"$1"
-  cd "$KVARN_ROOT"
+  cd "$KVARN_ROOT" || return
   rm -f "$project_build/CMakeCache.txt"
   cmake --preset release "${arguments[@]}"
 }
