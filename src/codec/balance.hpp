@@ -10,14 +10,14 @@ namespace kvarn {
 // The scales under search and the best so far, and the factors (1 / scale) that kernels multiply with.
 // Each array has as many values as the tile has lanes or rows.
 struct BalanceScales {
-  float* lane_scale;
-  float* row_scale;
-  float* best_lane_scale;
-  float* best_row_scale;
-  float* lane_factor;
-  float* row_factor;
-  float* lane_std;
-  float* row_std;
+  float* lane_scale = nullptr;
+  float* row_scale = nullptr;
+  float* best_lane_scale = nullptr;
+  float* best_row_scale = nullptr;
+  float* lane_factor = nullptr;
+  float* row_factor = nullptr;
+  float* lane_std = nullptr;
+  float* row_std = nullptr;
 };
 
 inline constexpr std::size_t kBalanceArraysPerAxis = 4;

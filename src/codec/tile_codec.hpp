@@ -1,5 +1,5 @@
-// Tiles of K and V between exact half-precision rows and sealed records: gather, rotate, normalize, round, pack, and back.
-// Sits on format and kernels; knows nothing of caches, sequences or engines.
+// Tiles of K and V between exact half-precision rows and sealed records: gather, rotate, normalize, round, pack, and
+// back. Sits on format and kernels; knows nothing of caches, sequences or engines.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +14,10 @@ namespace kvarn {
 
 // How codes are chosen; every level writes the same format.
 enum class EncoderLevel : std::uint8_t {
-  kOfficial,  // the published method: VarN (8 iterations) and min/max round-to-nearest (algorithm: KVarN, arXiv 2606.03458)
-  kScaled,    // the same after scaling the tile by a power of two, so that small and large tiles are normalized alike (default)
+  kOfficial,  // the published method: VarN (8 iterations) and min/max round-to-nearest (algorithm: KVarN, arXiv
+              // 2606.03458)
+  kScaled,    // the same after scaling the tile by a power of two, so that small and large tiles are normalized alike
+              // (default)
 };
 
 // Which side a tile serves: K tiles have channels as rows and tokens as lanes, V tiles the other way round.

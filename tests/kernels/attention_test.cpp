@@ -12,20 +12,22 @@ namespace kvarn {
 namespace {
 
 // A team of short-lived threads.
-Runner thread_runner(unsigned workers) {
-  const auto run = [](void* context, std::size_t items, void (*task)(void*, std::size_t, unsigned), void* arg) {
+struct ThreadTeam {
+  unsigned workers;
+
+  Runner runner() { return {.workers = workers, .context = this, .run = run}; }
+
+  static void run(void* context, std::size_t items, void (*task)(void*, std::size_t, unsigned), void* arg) {
     std::atomic<std::size_t> next{0};
     std::vector<std::thread> threads;
-    const auto workers_wanted = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(context));
-    for (unsigned worker = 0; worker < workers_wanted; ++worker) {
+    for (unsigned worker = 0; worker < static_cast<ThreadTeam*>(context)->workers; ++worker) {
       threads.emplace_back([&, worker] {
         for (std::size_t item = next++; item < items; item = next++) task(arg, item, worker);
       });
     }
     for (std::thread& thread : threads) thread.join();
-  };
-  return {.workers = workers, .context = reinterpret_cast<void*>(std::uintptr_t{workers}), .run = run};
-}
+  }
+};
 
 std::vector<float> attend_to(const TiledProblem& problem, const ProblemSpec& spec, const Runner& runner,
                              AttentionScratch& scratch) {
@@ -145,7 +147,8 @@ TEST(Attend, AnyNumberOfWorkers_GivesTheSameBits) {
     AttentionScratch scratch;
     const std::vector<float> alone = attend_to(problem, spec, Runner{}, scratch);
     for (const unsigned workers : {1u, 2u, 3u}) {
-      const std::vector<float> team = attend_to(problem, spec, thread_runner(workers), scratch);
+      ThreadTeam threads{workers};
+      const std::vector<float> team = attend_to(problem, spec, threads.runner(), scratch);
       EXPECT_EQ(0, std::memcmp(alone.data(), team.data(), alone.size() * sizeof(float))) << workers << " workers";
     }
   }
@@ -160,7 +163,8 @@ TEST(Attend, ManyLargePartialResults_GiveTheSameBitsAsOneQueryAlone) {
   AttentionScratch scratch;
   std::vector<float> all;
   const AttentionJob job = problem.job(all);
-  attend(spec.shape, problem.params(), {&job, 1}, thread_runner(2), scratch);
+  ThreadTeam threads{2};
+  attend(spec.shape, problem.params(), {&job, 1}, threads.runner(), scratch);
   std::vector<float> one(job.out_query_stride);
   AttentionJob last = job;
   last.queries = 1;
@@ -205,7 +209,8 @@ TEST(Attend, SeveralJobs_GiveWhatEachGivesAlone) {
   std::vector<AttentionJob> jobs;
   for (std::size_t i = 0; i < problems.size(); ++i) jobs.push_back(problems[i].job(together[i]));
   AttentionScratch scratch;
-  attend(specs[0].shape, problems[0].params(), jobs, thread_runner(2), scratch);
+  ThreadTeam threads{2};
+  attend(specs[0].shape, problems[0].params(), jobs, threads.runner(), scratch);
   for (std::size_t i = 0; i < problems.size(); ++i) {
     EXPECT_EQ(together[i], attend_to(problems[i], specs[i], Runner{}, scratch)) << "job " << i;
   }
