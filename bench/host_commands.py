@@ -1,0 +1,57 @@
+"""What the measuring programs share: where the host's programs are, how they run with and without the plugin, what the machine is.
+
+Set by ./kvarn measure: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_MODEL, KVARN_MODEL_GEMMA, KVARN_TEXT, KVARN_ROOT.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+
+def path(name):
+    value = os.environ.get(name)
+    if not value:
+        sys.exit(f"{name} is not set: run this through ./kvarn measure")
+    return value
+
+
+def run(command, preset=None, **settings):
+    """Runs a host program (without the plugin if preset is None) and returns its output; one error line and exit if it fails."""
+    variables = {name: value for name, value in os.environ.items()
+                 if name not in ("GGML_BACKEND_PATH", "KVARN_PRESET", "KVARN_SINK", "KVARN_TAIL", "KVARN_LEVEL")}
+    if preset is not None:
+        variables.update(GGML_BACKEND_PATH=path("KVARN_PLUGIN"), KVARN_PRESET=preset)
+        variables.update({"KVARN_" + name.upper(): str(value) for name, value in settings.items()})
+    result = subprocess.run([str(part) for part in command], env=variables, text=True, capture_output=True, check=False,
+                            stdin=subprocess.DEVNULL)
+    if result.returncode != 0:
+        last = (result.stderr or result.stdout).strip().splitlines()[-1:]
+        sys.exit(f"{os.path.basename(str(command[0]))} failed with exit code {result.returncode}: {' '.join(last)}")
+    return result.stdout + result.stderr
+
+
+def machine():
+    """Processor, thread count and commit: what every results file states."""
+    names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")]
+    commit = subprocess.run(["git", "-C", path("KVARN_ROOT"), "rev-parse", "--short", "HEAD"], text=True, capture_output=True,
+                            check=False).stdout.strip()
+    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "commit": commit,
+            "command": " ".join(sys.argv)}
+
+
+def write_json(file, results):
+    if file:
+        with open(file, "w", encoding="utf-8") as out:
+            json.dump({"machine": machine(), "results": results}, out, indent=1)
+            out.write("\n")
+
+
+def table(rows):
+    """Prints rows (the first is the head) as a Markdown table."""
+    for index, row in enumerate(rows):
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+        if index == 0:
+            print("|" + "---|" * len(row))
+    sys.stdout.flush()

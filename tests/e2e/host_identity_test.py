@@ -1,0 +1,81 @@
+"""Greedy text with the plugin against the host's own cache, and against itself: repeats, micro-batches, slots, threads.
+
+Weights are f32 where texts are compared across runs: with quantized weights the host rounds activations to 8 bits, so that a
+change of the last bit anywhere moves logits by tenths.
+"""
+
+import pytest
+
+from host_runs import divergences, first_divergence, greedy, run
+
+PRESETS = ["f16", "k8v8", "k4v4", "k4v2", "k2v2"]
+
+
+@pytest.fixture(name="f32", scope="module")
+def fixture_f32(paths, tmp_path_factory):
+    """f32 versions of both models."""
+    folder = tmp_path_factory.mktemp("f32")
+    models = {}
+    for name in ("smollm2", "gemma3"):
+        models[name] = folder / f"{name}.gguf"
+        result = run(paths, None, [paths.engine_bin / "llama-quantize", "--allow-requantize", getattr(paths, name), models[name], "F32"])
+        assert result.returncode == 0, result.stderr
+    return models
+
+
+@pytest.fixture(name="prompts", scope="module")
+def fixture_prompts(paths, tmp_path_factory):
+    """Files with one and with four prompts of a few hundred tokens."""
+    folder = tmp_path_factory.mktemp("prompts")
+    text = paths.text.read_text()
+    parts = [text[start:start + length] for start, length in ((20_000, 1500), (150_000, 1900), (300_000, 1700), (500_000, 2300))]
+    one, four = folder / "one.txt", folder / "four.txt"
+    one.write_text(parts[1])
+    four.write_text("\n===\n".join(parts))
+    return {"one": one, "four": four}
+
+
+@pytest.mark.parametrize("model", ["smollm2", "gemma3"])
+def test_exact_tiles_give_the_hosts_text_over_256_tokens(paths, f32, prompts, model):
+    host = greedy(paths, f32[model], prompts["one"], None, tokens=256)
+    ours = greedy(paths, f32[model], prompts["one"], "f16", tokens=256)
+    step = first_divergence(host[0], ours[0])
+    # Without 8-bit activations the two differ by rounding only: a divergence must be a tie.
+    assert step is None or min(host[0][step][1], ours[0][step][1]) < 1e-3, (step, host[0][step], ours[0][step])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_same_prompt_twice_gives_the_same_text(paths, prompts, preset):
+    runs = greedy(paths, paths.smollm2, prompts["one"], preset, tokens=40, repeats=3)
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_thread_counts_give_the_same_text(paths, f32, prompts):
+    runs = [greedy(paths, f32["smollm2"], prompts["one"], "k4v4", tokens=24, threads=threads) for threads in (1, 2)]
+    assert divergences(runs[0], runs[1]) == 0
+
+
+def test_micro_batch_sizes_diverge_no_more_often_than_the_host(paths, f32, prompts):
+    def count(preset):
+        runs = {ubatch: greedy(paths, f32["smollm2"], prompts["four"], preset, tokens=24, ubatch=ubatch)
+                for ubatch in (512, 32, 64, 100)}
+        return sum(divergences(runs[512], runs[ubatch]) for ubatch in (32, 64, 100))
+    assert count("f16") <= count(None)
+
+
+def test_interleaved_slots_diverge_no_more_often_than_the_host(paths, f32, prompts):
+    def count(preset):
+        alone = greedy(paths, f32["smollm2"], prompts["four"], preset, tokens=24)
+        together = greedy(paths, f32["smollm2"], prompts["four"], preset, tokens=24, context=4096, layout="unified")
+        return divergences(alone, together)
+    host = count(None)
+    counts = {preset: count(preset) for preset in PRESETS}
+    assert max(counts.values()) <= host, (host, counts)
+
+
+def test_separate_streams_give_the_text_of_one(paths, f32, prompts):
+    alone = greedy(paths, f32["smollm2"], prompts["four"], "k4v4", tokens=24)
+    separate = greedy(paths, f32["smollm2"], prompts["four"], "k4v4", tokens=24, layout="separate")
+    host_alone = greedy(paths, f32["smollm2"], prompts["four"], None, tokens=24)
+    host_separate = greedy(paths, f32["smollm2"], prompts["four"], None, tokens=24, layout="separate")
+    assert divergences(alone, separate) <= divergences(host_alone, host_separate)

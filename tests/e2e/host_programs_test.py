@@ -1,0 +1,80 @@
+"""llama.cpp's own tests and options with the plugin loaded: nothing aborts, what is not served is said in one line."""
+
+import re
+
+import pytest
+
+from host_runs import THREADS, run
+
+SMALL_TILES = {"tile": 16, "sink": 0, "tail": 0}
+
+
+def completion(paths, preset, *options, model=None, **settings):
+    command = [paths.engine_bin / "llama-completion", "-m", model or paths.smollm2, "-p", "Once upon a time there was a",
+               "-n", 12, "--temp", 0, "-t", THREADS, "-no-cnv", *options]
+    return run(paths, preset, command, **settings)
+
+
+def kvarn_lines(result):
+    return [line for line in result.stderr.splitlines() if "KVarN" in line]
+
+
+@pytest.mark.parametrize("program", ["test-save-load-state", "test-state-restore-fragmented"])
+@pytest.mark.parametrize("preset", ["f16", "k4v4", "k2v2"])
+def test_state_tests_of_the_host_pass_with_tiles_that_seal(paths, program, preset, tmp_path):
+    command = [paths.engine_bin / program, "-m", paths.smollm2, "-t", THREADS, "-c", 1024]
+    result = run(paths, preset, command, folder=tmp_path, **SMALL_TILES)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+
+
+@pytest.mark.parametrize("options", [["-fa", "off"], ["-nkvo"], ["-ngl", "0"], ["-ctk", "q8_0"], ["-ctk", "q8_0", "-ctv", "q4_0"]])
+def test_what_is_not_served_runs_and_is_said_in_one_line(paths, options):
+    result = completion(paths, "k4v4", *options)
+    assert result.returncode == 0, result.stderr
+    assert len([line for line in kvarn_lines(result) if "KVarN is inactive" in line]) == 1, result.stderr
+    assert result.stdout == completion(paths, None, *options).stdout
+
+
+@pytest.mark.parametrize("setting", [{"sink": "many"}, {"tail": -5}, {"tile": 24}, {"level": "best"}, {"isa": "z80"}])
+def test_bad_setting_is_one_line_and_no_device(paths, setting):
+    result = completion(paths, "k4v4", **setting)
+    lines = [line for line in kvarn_lines(result) if "does not start" in line]
+    assert len(lines) == 1 and next(iter(setting)).upper() in lines[0], result.stderr
+
+
+def test_unknown_preset_is_one_line_and_no_device(paths):
+    lines = kvarn_lines(completion(paths, "q4_0"))
+    assert len([line for line in lines if "KVARN_PRESET" in line and "does not start" in line]) == 1
+
+
+@pytest.mark.parametrize("preset", ["f16", "k4v4"])
+def test_context_shift_keeps_generating(paths, preset):
+    options = ["-c", "256", "-n", "400", "--context-shift", "--ignore-eos"]
+    result = completion(paths, preset, *options, **SMALL_TILES)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout) > 600
+
+
+def test_every_architecture_the_host_can_build_gives_the_hosts_logits(paths):
+    """Random tiny models of all architectures: dense, mixture, hybrid, recurrent, MLA, sliding window, head dimension 80."""
+    environment = {"LD_PRELOAD": paths.program.parent / "load_backends.so", "LD_LIBRARY_PATH": paths.engine_bin}
+    command = ["env", *(f"{name}={value}" for name, value in environment.items()), paths.engine_bin / "test-llama-archs", "-b", "KVarN"]
+    result = run(paths, "f16", command)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+    assert result.returncode == 0, text[-3000:]
+    assert int(re.search(r"all (\d+) test\(s\) passed", text).group(1)) > 100
+
+
+@pytest.mark.parametrize("operation", ["FLASH_ATTN_EXT", "SET_ROWS", "GET_ROWS", "ROPE"])
+def test_backend_operations_the_device_claims_pass(paths, operation):
+    result = run(paths, "k4v4", [paths.engine_bin / "test-backend-ops", "test", "-b", "KVarN", "-o", operation], timeout=1800)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+    passed, total = map(int, re.search(r"(\d+)/(\d+) tests passed", text).groups())
+    assert result.returncode == 0 and passed == total > 0, text[-2000:]
+
+
+@pytest.mark.long
+def test_all_backend_operations_pass(paths):
+    result = run(paths, "k4v4", [paths.engine_bin / "test-backend-ops", "test", "-b", "KVarN"], timeout=3600)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+    assert result.returncode == 0, text[-3000:]
