@@ -84,6 +84,17 @@ std::string preset_name(const CacheSettings& cache) {
   return value != nullptr && *value != '\0' ? value : kDefaultPreset;
 }
 
+// Anonymous resident memory as the system counts it: no mapped files, so not the model.
+std::uint64_t resident_anonymous_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("RssAnon:", 0) == 0) {
+      return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
+    }
+  }
+  return 0;
+}
+
 // The main run: text to stdout as it comes, the account taken while the cache lives.
 RunReport run_streaming(const RunOptions& options, const Engine& engine, PreparedRun& prepared) {
   const bool host_only = options.cache.preset == kHostPreset;
@@ -97,6 +108,7 @@ RunReport run_streaming(const RunOptions& options, const Engine& engine, Prepare
   report.generation = generate(model, context.get(), prepared.prompt, options.sampling, stream_piece);
   std::fputs("\n\n", stdout);
   report.account = engine.account();
+  report.resident_bytes = resident_anonymous_bytes();
   if (report.account && report.account->f16_bytes == 0) {
     fmt::print(stderr, "kvarn: the plugin served no cache in this run\n");
     report.account.reset();

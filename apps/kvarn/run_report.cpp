@@ -101,6 +101,7 @@ std::string format_json(const RunReport& report) {
   } else {
     line.update({{"cache_bytes", nullptr}, {"f16_bytes", nullptr}, {"bits_per_value", nullptr}});
   }
+  line["resident_bytes"] = report.resident_bytes;
   line["prompt_tokens"] = report.generation.prompt_tokens;
   line["generated_tokens"] = report.generation.tokens.size();
   line["prompt_tokens_per_second"] = report.generation.prompt_tokens_per_second();

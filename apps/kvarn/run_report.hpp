@@ -15,6 +15,7 @@ struct RunReport {
   std::string preset;
   Generation generation;                      // the run that the text on the screen came from
   std::optional<ggml_kvarn_account> account;  // taken while its cache was live; nothing: the cache was not ours
+  std::uint64_t resident_bytes = 0;           // anonymous memory of the process at that moment, 0 if unknown
   std::optional<Generation> host_generation;  // the same prompt on the host's own f16 cache
 };
 

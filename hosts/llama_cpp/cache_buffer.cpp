@@ -22,6 +22,7 @@ CacheBuffer::CacheBuffer(void * base, size_t size, const Settings & settings)
     : base_(base), size_(size), settings_(settings) {}
 
 CacheBuffer::~CacheBuffer() {
+    say_account();
     munmap(base_, size_);
 }
 
@@ -66,6 +67,20 @@ void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName &
 CacheTensor * CacheBuffer::served(const ggml_tensor * tensor) {
     const auto found = tensors_.find(root_of(tensor));
     return found != tensors_.end() && found->second->served ? found->second.get() : nullptr;
+}
+
+// One line when a cache ends: what it really took. The host's own lines count nominal bytes.
+void CacheBuffer::say_account() const {
+    if (cache_ == nullptr) {
+        return;
+    }
+    const kvarn::CacheAccount account = cache_->account();
+    const double mib = 1024.0 * 1024.0;
+    const auto taken = static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes);
+    GGML_LOG_INFO("KVarN: cache of %zu tensors, %llu tokens: %.2f MiB (records %.2f, exact rows %.2f, slack %.2f), f16 would take %.2f MiB\n",
+                  tensors_.size(), static_cast<unsigned long long>(account.cells_in_use), taken / mib,
+                  static_cast<double>(account.record_bytes) / mib, static_cast<double>(account.open_row_bytes) / mib,
+                  static_cast<double>(account.slack_bytes) / mib, static_cast<double>(account.f16_bytes) / mib);
 }
 
 void CacheBuffer::say_plain_once(const char * reason) {

@@ -61,6 +61,7 @@ class CacheBuffer {
     CacheBuffer(void * base, size_t size, const Settings & settings);
     void add_cache_tensor(const ggml_tensor * tensor, const CacheName & name);
     bool get_state_rows(const CacheTensor & cached, const ggml_tensor * view, void * data, size_t offset, size_t size);
+    void say_account() const;
     void say_plain_once(const char * reason);
     // Splits bytes [offset, offset+size) of a served view into rows: visit(stream, cell, first byte in row, bytes, position).
     template <class Visit>

@@ -18,7 +18,7 @@ struct ggml_kvarn_account {
     uint64_t slack_bytes;        // taken from the system, not in use (free slots of slabs)
     uint64_t map_bytes;          // cell maps and attention plans
     uint64_t scratch_bytes;      // working memory of attention and encoding
-    uint64_t plain_bytes;        // cache tensors that are not compressed (plain mode), as far as they are in use
+    uint64_t plain_bytes;        // tensors that are not compressed (plain mode, recurrent state), nominal
     uint64_t f16_bytes;          // what plain f16 rows of the cells in use would take
     uint64_t cells_in_use;       // cells that hold a token, over all streams and caches
     uint64_t sealed_tokens;      // of them in sealed tiles
