@@ -57,7 +57,7 @@ need_space() {
 # progress_text LABEL LOG SECONDS: the label with the build's own count, if its log has one.
 progress_text() {
   local count
-  count=$(tail -c 4096 "$2" 2>/dev/null | tr '\r' '\n' | grep -oE '^\[[0-9]+/[0-9]+\]' | tail -n 1) || count=""
+  count=$(tail -c 4096 "$2" 2>/dev/null | tr '\r' '\n' | grep -aoE '^\[[0-9]+/[0-9]+\]' | tail -n 1) || count=""
   printf '%s %s %d s' "$1" "$count" "$3"
 }
 
@@ -91,11 +91,11 @@ run_step() {
 # explain_failure LABEL LOG: turns a failed step into one line with the reason found in its log.
 explain_failure() {
   local reason
-  if grep -qiE 'No space left on device|Disk quota exceeded' "$2"; then
+  if grep -aqiE 'No space left on device|Disk quota exceeded' "$2"; then
     fail "disk full while $1" "free some space or set KVARN_CACHE to another disk (log: $2)"
-  elif grep -qE 'Killed (signal|terminated)|cc1plus: out of memory|virtual memory exhausted' "$2"; then
+  elif grep -aqE 'Killed (signal|terminated)|cc1plus: out of memory|virtual memory exhausted' "$2"; then
     fail "out of memory while $1" "try again with KVARN_JOBS=1 (log: $2)"
   fi
-  reason=$(grep -E '(^|[ :])(fatal )?([Ee]rror|ERROR|E):' "$2" | head -n 1 | cut -c 1-200) || reason=""
+  reason=$(grep -aE '(^|[ :])(fatal )?([Ee]rror|ERROR|E):' "$2" | head -n 1 | cut -c 1-200) || reason=""
   fail "$1 failed${reason:+: $reason}" "the whole log is $2"
 }
