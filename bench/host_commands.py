@@ -1,6 +1,6 @@
 """What the measuring programs share: where the host's programs are, how they run with and without the plugin, what the machine is.
 
-Set by ./kvarn measure: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_MODEL, KVARN_MODEL_GEMMA, KVARN_TEXT, KVARN_ROOT.
+Set by ./kvarn bench and ./kvarn eval: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_MODEL, KVARN_MODEL_GEMMA, KVARN_TEXT, KVARN_ROOT.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 def path(name):
     value = os.environ.get(name)
     if not value:
-        sys.exit(f"{name} is not set: run this through ./kvarn measure")
+        sys.exit(f"{name} is not set: run this through ./kvarn bench or ./kvarn eval")
     return value
 
 

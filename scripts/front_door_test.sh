@@ -61,15 +61,29 @@ run_unit_tests() {
   failed=$((failed + bad))
 }
 
-# The libraries and their unit tests again under the address and undefined behaviour sanitizers; no engine needed for them.
+# Everything of ours again under the address and undefined behaviour sanitizers: unit tests, then one generation in the real
+# host, with tiles so small that they are sealed.
 run_sanitized_tests() {
   local folder=$KVARN_ROOT/build/asan log=$cache_dir/logs/asan-build.log
   take_lock
-  [[ -f $folder/build.ninja ]] || (cd "$KVARN_ROOT" && cmake --preset asan >"$log" 2>&1) ||
+  [[ -f $folder/build.ninja ]] || (cd "$KVARN_ROOT" && cmake --preset asan "-DKVARN_LLAMA_CPP_SOURCE=$engine_source" \
+    "-DKVARN_LLAMA_CPP_BUILD=$engine_build" >"$log" 2>&1) ||
     explain_failure "configuring with sanitizers" "$log"
   run_step "building with sanitizers" "$log" ninja_build "$folder" || explain_failure "building with sanitizers" "$log"
   release_lock
   run_unit_tests "$folder"
+  run_sanitized_generation "$folder"
+}
+
+run_sanitized_generation() {
+  local log=$cache_dir/logs/asan-generation.log prompt=$KVARN_ROOT/examples/the_lighthouse.txt
+  if KVARN_PRESET=k4v4 KVARN_TILE=16 KVARN_SINK=16 KVARN_TAIL=16 GGML_BACKEND_PATH=$1/bin/libggml-kvarn.so \
+    "$1/bin/greedy_text" "$KVARN_MODEL" "$prompt" 40 4096 128 2 alone >"$log" 2>&1 && ! grep -qE 'runtime error|Sanitizer' "$log"; then
+    passed=$((passed + 1))
+  else
+    note "one generation under the sanitizers failed: $log"
+    failed=$((failed + 1))
+  fi
 }
 
 # run_pytest FOLDER TIER: the Python tests of one folder; the fast tier leaves out what is marked long.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "ggml-impl.h"
 
@@ -84,9 +85,11 @@ void CacheBuffer::say_account() const {
 }
 
 void CacheBuffer::say_plain_once(const char * reason) {
-    if (!said_plain_) {
+    static std::mutex mutex;
+    static std::set<std::string> said;  // a model may have several caches: one line a reason is enough
+    std::lock_guard<std::mutex> lock(mutex);
+    if (said.insert(reason).second) {
         GGML_LOG_WARN("KVarN is inactive for this cache, which stays plain: %s\n", reason);
-        said_plain_ = true;
     }
 }
 

@@ -8,7 +8,6 @@
 namespace kvarn {
 namespace {
 
-constexpr std::size_t kPageBytes = 4096;
 // Slabs near this size: small enough that the last, half-empty one costs little, large enough that a long context does
 // not make tens of thousands of mappings.
 constexpr std::size_t kSlabTargetBytes = std::size_t{256} << 10;
@@ -28,7 +27,7 @@ SlabPool::SlabPool(SlabPool&& other) noexcept
       slab_bytes_(other.slab_bytes_),
       slots_per_slab_(other.slots_per_slab_),
       used_slots_(other.used_slots_),
-      live_slabs_(other.live_slabs_),
+      resident_pages_(other.resident_pages_),
       slabs_(std::move(other.slabs_)),
       usable_(std::move(other.usable_)) {
   other.slabs_.clear();
@@ -45,47 +44,83 @@ std::size_t SlabPool::find(const void* slot) const {
   return static_cast<std::size_t>(after - slabs_.begin()) - 1;
 }
 
-std::byte* SlabPool::allocate() {
-  if (usable_.empty()) {
-    void* memory = mmap(nullptr, slab_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) return nullptr;
-    Slab slab;
-    slab.base = static_cast<std::byte*>(memory);
-    const auto at = std::upper_bound(slabs_.begin(), slabs_.end(), slab.base,
-                                     [](const std::byte* key, const Slab& other) { return key < other.base; });
-    usable_.insert(slab.base);
-    slabs_.insert(at, std::move(slab));
-    ++live_slabs_;
-  }
-  Slab& slab = slabs_[find(*usable_.begin())];
-  std::byte* slot = nullptr;
-  if (!slab.free_slots.empty()) {
-    slot = slab.base + slab.free_slots.back() * stride_;
-    slab.free_slots.pop_back();
-    std::memset(slot, 0, slot_bytes_);
-  } else {
-    slot = slab.base + slab.fresh++ * stride_;
-  }
-  ++used_slots_;
-  if (++slab.used == slots_per_slab_) usable_.erase(slab.base);
-  return slot;
+bool SlabPool::add_slab() {
+  void* memory = mmap(nullptr, slab_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return false;
+  Slab slab;
+  slab.base = static_cast<std::byte*>(memory);
+  for (std::uint32_t slot = slots_per_slab_; slot-- > 0;) slab.free_slots.push_back(slot);
+  slab.slot_used.resize(slots_per_slab_);
+  slab.page_resident.resize(slab_bytes_ / kPageBytes);
+  const auto at = std::upper_bound(slabs_.begin(), slabs_.end(), slab.base,
+                                   [](const std::byte* key, const Slab& other) { return key < other.base; });
+  usable_.insert(slab.base);
+  slabs_.insert(at, std::move(slab));
+  return true;
 }
 
-void SlabPool::release(void* slot) {
-  if (slot == nullptr) return;
-  const std::size_t index = find(slot);
+std::byte* SlabPool::allocate() {
+  if (usable_.empty() && !add_slab()) return nullptr;
+  Slab& slab = slabs_[find(*usable_.begin())];
+  const std::uint32_t slot = slab.free_slots.back();
+  slab.free_slots.pop_back();
+  slab.slot_used[slot] = true;
+  touch_pages(slab, slot);
+  ++used_slots_;
+  if (++slab.used == slots_per_slab_) usable_.erase(slab.base);
+  std::byte* memory = slab.base + slot * stride_;
+  std::memset(memory, 0, slot_bytes_);
+  return memory;
+}
+
+void SlabPool::touch_pages(Slab& slab, std::uint32_t slot) {
+  const std::size_t last = ((slot + 1) * stride_ - 1) / kPageBytes;
+  for (std::size_t page = slot * stride_ / kPageBytes; page <= last; ++page) {
+    resident_pages_ += !slab.page_resident[page];
+    slab.page_resident[page] = true;
+  }
+}
+
+bool SlabPool::page_is_free(const Slab& slab, std::size_t page) const {
+  const std::size_t last = std::min<std::size_t>(((page + 1) * kPageBytes - 1) / stride_, slots_per_slab_ - 1);
+  for (std::size_t slot = page * kPageBytes / stride_; slot <= last; ++slot) {
+    if (slab.slot_used[slot]) return false;
+  }
+  return true;
+}
+
+// Pages that only free slots touch go back at once: slots of one slab live for very different times.
+void SlabPool::give_back_pages(Slab& slab, std::uint32_t slot) {
+  std::size_t first = slot * stride_ / kPageBytes;
+  std::size_t end = ((slot + 1) * stride_ - 1) / kPageBytes + 1;
+  if (!page_is_free(slab, first)) ++first;
+  if (end > first && !page_is_free(slab, end - 1)) --end;
+  if (first >= end) return;
+  madvise(slab.base + first * kPageBytes, (end - first) * kPageBytes, MADV_DONTNEED);
+  for (std::size_t page = first; page < end; ++page) {
+    resident_pages_ -= slab.page_resident[page];
+    slab.page_resident[page] = false;
+  }
+}
+
+void SlabPool::release(void* memory) {
+  if (memory == nullptr) return;
+  const std::size_t index = find(memory);
   Slab& slab = slabs_[index];
+  const auto offset = static_cast<std::size_t>(static_cast<std::byte*>(memory) - slab.base);
+  const auto slot = static_cast<std::uint32_t>(offset / stride_);
+  slab.slot_used[slot] = false;
   --used_slots_;
   if (--slab.used == 0) {
+    resident_pages_ -= static_cast<std::size_t>(std::count(slab.page_resident.begin(), slab.page_resident.end(), true));
     usable_.erase(slab.base);
     munmap(slab.base, slab_bytes_);
     slabs_.erase(slabs_.begin() + static_cast<std::ptrdiff_t>(index));
-    --live_slabs_;
     return;
   }
+  give_back_pages(slab, slot);
+  slab.free_slots.push_back(slot);
   usable_.insert(slab.base);
-  const auto offset = static_cast<std::size_t>(static_cast<std::byte*>(slot) - slab.base);
-  slab.free_slots.push_back(static_cast<std::uint32_t>(offset / stride_));
 }
 
 }  // namespace kvarn

@@ -1,4 +1,4 @@
-// Memory for equal-sized slots, taken from the system in slabs on demand and given back slab by slab when one is empty.
+// Memory for equal-sized slots, taken from the system on demand and given back page by page as slots are released.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ class SlabPool {
 
   std::size_t slot_bytes() const { return slot_bytes_; }
   std::size_t used_bytes() const { return used_slots_ * slot_bytes_; }
-  std::size_t taken_bytes() const { return live_slabs_ * slab_bytes_; }  // from the system
+  std::size_t taken_bytes() const { return resident_pages_ * kPageBytes; }  // from the system, in whole pages
 
   // A zeroed slot, or nullptr when the system has no memory.
   std::byte* allocate();
@@ -28,20 +28,26 @@ class SlabPool {
   void release(void* slot);
 
  private:
+  static constexpr std::size_t kPageBytes = 4096;
   struct Slab {
     std::byte* base = nullptr;
     std::uint32_t used = 0;
-    std::uint32_t fresh = 0;                // slots from here on were never handed out and are zero
-    std::vector<std::uint32_t> free_slots;  // handed out before and returned
+    std::vector<std::uint32_t> free_slots;
+    std::vector<bool> slot_used;
+    std::vector<bool> page_resident;  // touched since it was last given back
   };
   std::size_t find(const void* slot) const;
+  bool add_slab();
+  void touch_pages(Slab& slab, std::uint32_t slot);
+  void give_back_pages(Slab& slab, std::uint32_t slot);
+  bool page_is_free(const Slab& slab, std::size_t page) const;
 
   std::size_t slot_bytes_;
   std::size_t stride_;  // slot_bytes_ rounded up to 64
   std::size_t slab_bytes_;
   std::uint32_t slots_per_slab_;
   std::size_t used_slots_ = 0;
-  std::size_t live_slabs_ = 0;
+  std::size_t resident_pages_ = 0;
   std::vector<Slab> slabs_;            // sorted by base address
   std::set<const std::byte*> usable_;  // bases of slabs with a free slot
 };

@@ -34,6 +34,20 @@ TEST(SlabPool, EmptiedPool_GivesAllMemoryBack) {
   EXPECT_EQ(pool.used_bytes(), 0u);
 }
 
+TEST(SlabPool, ScatteredSlots_HoldNoMoreThanTheirPages) {
+  SlabPool pool(6144);
+  std::vector<std::byte*> slots;
+  for (int count = 0; count < 1000; ++count) slots.push_back(pool.allocate());
+  for (int count = 0; count < 1000; ++count) {
+    if (count % 8 != 0) {
+      pool.release(slots[count]);
+    }
+  }
+  EXPECT_EQ(pool.used_bytes(), 125u * 6144u);
+  EXPECT_LE(pool.taken_bytes(), 125u * 3u * 4096u);  // a slot touches two pages, or three at most
+  for (int count = 0; count < 1000; count += 8) pool.release(slots[count]);
+}
+
 TEST(SlabPool, ReusedSlot_IsZeroedAgain) {
   SlabPool pool(256);
   std::byte* keep = pool.allocate();
