@@ -48,6 +48,7 @@ ContextPointer ModelSession::make_context(const ContextSettings& settings) const
   llama_context_params params = llama_context_default_params();
   params.n_ctx = settings.context_tokens;
   params.n_ubatch = settings.micro_batch_tokens;
+  params.swa_full = false;  // sliding windows hold their window, as in llama.cpp's own programs
   params.n_threads = settings.threads;
   params.n_threads_batch = settings.threads;
   Engine::take_error();

@@ -10,6 +10,9 @@ constexpr HalfBits kHidden = 0xFC00;  // minus infinity
 // Micro-batches in a row whose query sees no more than the one before it did, until a stream counts as a sliding
 // window.
 constexpr std::uint32_t kWindowHits = 2;
+// How far behind the newest token, beyond the tail, a tile of a sliding window must be before it is sealed: an engine
+// that recycles the cells of a window has done so by then; one that keeps all cells pays for the old ones in records.
+constexpr std::uint64_t kPassedTokens = 2048;
 
 std::uint64_t mix(std::uint64_t state, std::uint64_t word) {
   state = (state ^ word) * 0x9E3779B97F4A7C15ull;
@@ -353,9 +356,10 @@ void Planner::note_growth(const BatchMask& mask, const QueryRun& run, std::span<
 void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_first,
                              std::uint32_t first_cell) {
   Stream& stream = map_.stream(index);
-  if (config_.exact || stream.windowed) return;
+  if (config_.exact) return;
   const Place at = stream.places[first_cell];
   const std::uint64_t rank = map_.tile_at(stream, at).start_rank + at.row;
+  if (stream.windowed) return seal_passed(stream, rank);
   for (std::size_t listed = 0; listed < run.refs.size(); ++listed) {
     const TileRef& ref = stream.refs[run.refs[listed]];
     Tile& tile = map_.tile(ref.tile);
@@ -364,6 +368,21 @@ void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span
                           seen_first[listed] == tile.used;
     if (!complete || tile.start_rank < config_.sink_tokens) continue;
     if (tile.start_rank + tile.used + config_.tail_tokens > rank) continue;
+    tile.state = TileState::kSealing;
+    tile.observed_rank = rank;
+    map_.sealing().push_back(ref.tile);
+  }
+}
+
+void Planner::seal_passed(Stream& stream, std::uint64_t rank) {
+  for (const TileRef& ref : stream.refs) {
+    if (ref.live == 0) continue;
+    Tile& tile = map_.tile(ref.tile);
+    if (tile.state == TileState::kSealing) tile.observed_rank = std::max(tile.observed_rank, rank);
+    const bool complete =
+        tile.state == TileState::kOpen && tile.ranked && tile.used == map_.tile_tokens() && ref.live == tile.used;
+    if (!complete || tile.start_rank < config_.sink_tokens) continue;
+    if (tile.start_rank + tile.used + config_.tail_tokens + kPassedTokens > rank) continue;
     tile.state = TileState::kSealing;
     tile.observed_rank = rank;
     map_.sealing().push_back(ref.tile);

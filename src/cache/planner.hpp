@@ -89,6 +89,8 @@ class Planner {
   void note_growth(const BatchMask& mask, const QueryRun& run, std::span<const std::uint32_t> cells);
   void choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_first,
                       std::uint32_t first_cell);
+  // Seals old complete tiles of a sliding window's stream.
+  void seal_passed(Stream& stream, std::uint64_t rank);
 
   CacheConfig config_;
   CellMap& map_;

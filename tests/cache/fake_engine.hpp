@@ -122,6 +122,9 @@ class FakeEngine {
     }
   }
 
+  // Tokens see only the newest `tokens` of their sequence from now on; older ones keep their cells.
+  void set_window(std::int64_t tokens) { window_ = tokens; }
+
   std::mt19937& random() { return random_; }
   std::uint64_t mismatches() const { return mismatches_; }
   std::uint64_t compared() const { return compared_; }
@@ -143,7 +146,8 @@ class FakeEngine {
     std::vector<HalfBits> mask(tokens.size() * columns, kHidden);
     for (std::size_t token = 0; token < tokens.size(); ++token) {
       for (std::uint32_t cell = 0; cell < columns; ++cell) {
-        const bool seen = owners_[cell].count(tokens[token]) != 0 && positions_[cell] <= positions_[cells[token]];
+        const bool seen = owners_[cell].count(tokens[token]) != 0 && positions_[cell] <= positions_[cells[token]] &&
+                          (window_ == 0 || positions_[cell] + window_ > positions_[cells[token]]);
         if (seen) mask[token * columns + cell] = 0;
       }
     }
@@ -229,6 +233,7 @@ class FakeEngine {
   std::vector<std::set<int>> owners_;
   std::vector<std::int64_t> positions_;
   std::size_t head_ = 0;
+  std::int64_t window_ = 0;
   std::vector<std::vector<std::vector<HalfBits>>> model_;  // [layer*2 + side][cell]
   std::uint64_t mismatches_ = 0;
   std::uint64_t compared_ = 0;

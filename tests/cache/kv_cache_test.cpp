@@ -78,6 +78,16 @@ TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
   EXPECT_EQ(engine.mismatches(), 0u);
 }
 
+TEST(SealRule, WindowThatKeepsItsCells_SealsWhatLeftItLongAgo) {
+  FakeEngine engine(config_of("k2v2", 16, 0, 48), 4096, 14);
+  engine.set_window(64);
+  for (int token = 0; token < 3000; ++token) ASSERT_TRUE(engine.append(0, 1, FakeEngine::Check::kOff));
+  for (std::uint32_t cell = 3000 - 2048; cell < 3000; cell += 100) EXPECT_TRUE(exact(engine, cell)) << cell;
+  const CacheAccount account = engine.cache().account();
+  EXPECT_GT(account.sealed_tokens, 700u);
+  EXPECT_LT(account.sealed_tokens, 1000u);
+}
+
 TEST(SealedTile_RewrittenCell, IsExactAndItsNeighboursKeepTheirValues) {
   FakeEngine engine(config_of("k4v4", 16, 0, 0), 256, 4);
   for (int token = 0; token < 120; ++token) ASSERT_TRUE(engine.append(0, 1));
