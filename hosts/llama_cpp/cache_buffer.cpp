@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <set>
+#include <utility>
 
 #include "ggml-impl.h"
 
@@ -88,7 +89,8 @@ void CacheBuffer::say_plain_once(const char * reason) {
     static std::mutex mutex;
     static std::set<std::string> said;  // a model may have several caches: one line a reason is enough
     std::lock_guard<std::mutex> lock(mutex);
-    if (said.insert(reason).second) {
+    const bool first_here = !std::exchange(said_plain_, true);
+    if (first_here && said.insert(reason).second) {
         GGML_LOG_WARN("KVarN is inactive for this cache, which stays plain: %s\n", reason);
     }
 }

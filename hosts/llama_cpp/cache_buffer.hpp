@@ -74,6 +74,7 @@ class CacheBuffer {
     std::unique_ptr<kvarn::KvCache> cache_;
     std::unordered_map<const ggml_tensor *, std::unique_ptr<CacheTensor>> tensors_;
     size_t plain_bytes_ = 0;  // of cache tensors in plain mode
+    bool said_plain_ = false;
     bool said_full_ = false;
 };
 
