@@ -28,10 +28,9 @@ bool is_write(const ggml_tensor * node, CacheBuffer & buffer) {
         return false;
     }
     const ggml_tensor * rows = node->src[0];
-    return node->data == cached->root->data && node->ne[0] == cached->root->ne[0] && node->ne[2] == 1 &&
-           node->ne[3] == 1 && node->nb[1] == cached->root->nb[1] && ggml_nelements(node) == ggml_nelements(cached->root) &&
-           rows->ne[0] == node->ne[0] && rows->ne[2] == 1 && rows->ne[3] == 1 &&
-           rows->nb[0] == ggml_type_size(rows->type) && ggml_is_contiguous(node->src[1]);
+    return node->data == cached->root->data && node->ne[0] == cached->root->ne[0] && node->ne[2] == 1 && node->ne[3] == 1 &&
+           node->nb[1] == cached->root->nb[1] && ggml_nelements(node) == ggml_nelements(cached->root) && rows->ne[0] == node->ne[0] &&
+           rows->ne[2] == 1 && rows->ne[3] == 1 && rows->nb[0] == ggml_type_size(rows->type) && ggml_is_contiguous(node->src[1]);
 }
 
 // The view a permuted K or V must be: [dim, n_kv, kv_heads, streams] over whole rows from cell 0 of a stream.
@@ -39,8 +38,8 @@ bool is_attention_view(const ggml_tensor * view, const CacheTensor & cached) {
     const ggml_tensor * root = cached.root;
     const size_t offset = static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(root->data));
     return view->type == GGML_TYPE_F16 && view->nb[0] == root->nb[0] && view->nb[1] == root->nb[1] &&
-           view->ne[0] * view->ne[2] == root->ne[0] && view->nb[2] == view->ne[0] * root->nb[0] &&
-           view->ne[1] <= root->ne[1] && (view->ne[3] == 1 || view->nb[3] == root->nb[2]) && offset % root->nb[2] == 0;
+           view->ne[0] * view->ne[2] == root->ne[0] && view->nb[2] == view->ne[0] * root->nb[0] && view->ne[1] <= root->ne[1] &&
+           (view->ne[3] == 1 || view->nb[3] == root->nb[2]) && offset % root->nb[2] == 0;
 }
 
 bool is_attention(const ggml_tensor * node, CacheBuffer & buffer) {
@@ -54,15 +53,14 @@ bool is_attention(const ggml_tensor * node, CacheBuffer & buffer) {
     if (k == nullptr || v == nullptr || k == v || k->other != v || k->name.side != kvarn::Side::kKey) {
         return false;
     }
-    const bool mask_fits = mask == nullptr || (mask->type == GGML_TYPE_F16 && mask->ne[0] == node->src[1]->ne[1] &&
-                                               mask->ne[1] >= q->ne[1] && mask->ne[2] == 1 &&
-                                               mask->ne[3] == node->src[1]->ne[3] && mask->nb[0] == sizeof(ggml_fp16_t));
+    const bool mask_fits =
+        mask == nullptr || (mask->type == GGML_TYPE_F16 && mask->ne[0] == node->src[1]->ne[1] && mask->ne[1] >= q->ne[1] &&
+                            mask->ne[2] == 1 && mask->ne[3] == node->src[1]->ne[3] && mask->nb[0] == sizeof(ggml_fp16_t));
     const int64_t kv_heads = node->src[1]->ne[2];
-    return mask_fits && is_attention_view(node->src[1], *k) && is_attention_view(node->src[2], *v) &&
-           node->src[2]->ne[2] == kv_heads && node->src[1]->ne[1] == node->src[2]->ne[1] && node->src[1]->ne[0] % 16 == 0 &&
-           node->src[2]->ne[0] % 16 == 0 && q->ne[2] % kv_heads == 0 && q->type == GGML_TYPE_F32 &&
-           q->nb[0] == sizeof(float) && q->ne[3] == node->src[1]->ne[3] && node->type == GGML_TYPE_F32 &&
-           static_cast<uint64_t>(std::max(node->src[1]->ne[0], node->src[2]->ne[0])) <= kvarn::kMaxRows;
+    return mask_fits && is_attention_view(node->src[1], *k) && is_attention_view(node->src[2], *v) && node->src[2]->ne[2] == kv_heads &&
+           node->src[1]->ne[1] == node->src[2]->ne[1] && node->src[1]->ne[0] % 16 == 0 && node->src[2]->ne[0] % 16 == 0 &&
+           q->ne[2] % kv_heads == 0 && q->type == GGML_TYPE_F32 && q->nb[0] == sizeof(float) && q->ne[3] == node->src[1]->ne[3] &&
+           node->type == GGML_TYPE_F32 && static_cast<uint64_t>(std::max(node->src[1]->ne[0], node->src[2]->ne[0])) <= kvarn::kMaxRows;
 }
 
 bool is_shift(const ggml_tensor * node, CacheBuffer & buffer) {
@@ -143,16 +141,15 @@ NodeKind classify(const ggml_tensor * node) {
         std::lock_guard<std::mutex> lock(buffer->mutex());
         CacheTensor & cached = *buffer->served(touched);
         const char * reason = node->op == GGML_OP_FLASH_ATTN_EXT ? "the attention of this model has a form KVarN does not serve"
-                            : node->op == GGML_OP_SET_ROWS || node->op == GGML_OP_MUL_MAT
-                                ? "flash attention is off (use -fa on or auto)"
-                                : "the host uses the cache in a way KVarN does not serve";
+                              : node->op == GGML_OP_SET_ROWS || node->op == GGML_OP_MUL_MAT
+                                  ? "flash attention is off (use -fa on or auto)"
+                                  : "the host uses the cache in a way KVarN does not serve";
         buffer->demote(cached, reason);
     }
 }
 
 bool reads_what_is_written(const ggml_tensor * node, const ggml_tensor * write) {
-    return node->op == GGML_OP_FLASH_ATTN_EXT &&
-           (root_of(node->src[1]) == root_of(write) || root_of(node->src[2]) == root_of(write));
+    return node->op == GGML_OP_FLASH_ATTN_EXT && (root_of(node->src[1]) == root_of(write) || root_of(node->src[2]) == root_of(write));
 }
 
 ggml_status write_rows(const ggml_tensor * node, const ggml_tensor * attention) {
@@ -170,10 +167,9 @@ ggml_status write_rows(const ggml_tensor * node, const ggml_tensor * attention) 
         const auto stream = static_cast<uint32_t>(index / n_cells);
         const auto cell = static_cast<uint32_t>(index % n_cells);
         const char * row = static_cast<const char *>(rows->data) + at * rows->nb[1];
-        const kvarn::Status status =
-            rows->type == GGML_TYPE_F32
-                ? buffer.cache().write_row(store, stream, cell, reinterpret_cast<const float *>(row))
-                : buffer.cache().write_row(store, stream, cell, reinterpret_cast<const kvarn::HalfBits *>(row));
+        const kvarn::Status status = rows->type == GGML_TYPE_F32
+                                         ? buffer.cache().write_row(store, stream, cell, reinterpret_cast<const float *>(row))
+                                         : buffer.cache().write_row(store, stream, cell, reinterpret_cast<const kvarn::HalfBits *>(row));
         if (status != kvarn::Status::kOk) {
             GGML_LOG_ERROR("KVarN: cannot write a cache row: %s\n", kvarn::status_text(status));
             return status == kvarn::Status::kOutOfMemory ? GGML_STATUS_ALLOC_FAILED : GGML_STATUS_FAILED;
@@ -188,7 +184,7 @@ void learn_from_probe(const ggml_tensor * node) {
         return;
     }
     std::lock_guard<std::mutex> lock(buffer->mutex());
-    (void) buffer->cache().learn_heads(buffer->served(node->src[1])->store, buffer->served(node->src[2])->store, head_counts(node));
+    (void)buffer->cache().learn_heads(buffer->served(node->src[1])->store, buffer->served(node->src[2])->store, head_counts(node));
 }
 
 ggml_status attend(const ggml_tensor * node, int n_threads) {

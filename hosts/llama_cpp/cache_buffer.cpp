@@ -20,8 +20,7 @@ std::unique_ptr<CacheBuffer> CacheBuffer::create(size_t size, const Settings & s
     return std::unique_ptr<CacheBuffer>(new CacheBuffer(base, size, settings));
 }
 
-CacheBuffer::CacheBuffer(void * base, size_t size, const Settings & settings)
-    : base_(base), size_(size), settings_(settings) {}
+CacheBuffer::CacheBuffer(void * base, size_t size, const Settings & settings) : base_(base), size_(size), settings_(settings) {}
 
 CacheBuffer::~CacheBuffer() {
     say_account();
@@ -42,8 +41,8 @@ void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName &
     cached->name = name;
     const auto n_cells = static_cast<uint64_t>(tensor->ne[1]);
     const auto n_streams = static_cast<uint64_t>(tensor->ne[2]);
-    const bool fits = n_cells > 0 && n_cells < (1u << 31) && n_streams < (1u << 16) && tensor->ne[3] == 1 &&
-                      tensor->ne[0] % 16 == 0 && ggml_is_contiguous(tensor);
+    const bool fits = n_cells > 0 && n_cells < (1u << 31) && n_streams < (1u << 16) && tensor->ne[3] == 1 && tensor->ne[0] % 16 == 0 &&
+                      ggml_is_contiguous(tensor);
     if (tensor->type != GGML_TYPE_F16) {
         say_plain_once((std::string("the cache type is ") + ggml_type_name(tensor->type) + ", only f16 caches are compressed").c_str());
     } else if (!fits) {
@@ -79,10 +78,11 @@ void CacheBuffer::say_account() const {
     const kvarn::CacheAccount account = cache_->account();
     const double mib = 1024.0 * 1024.0;
     const auto taken = static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes);
-    GGML_LOG_INFO("KVarN: cache of %zu tensors, %llu tokens: %.2f MiB (records %.2f, exact rows %.2f, slack %.2f), f16 would take %.2f MiB\n",
-                  tensors_.size(), static_cast<unsigned long long>(account.cells_in_use), taken / mib,
-                  static_cast<double>(account.record_bytes) / mib, static_cast<double>(account.open_row_bytes) / mib,
-                  static_cast<double>(account.slack_bytes) / mib, static_cast<double>(account.f16_bytes) / mib);
+    GGML_LOG_INFO(
+        "KVarN: cache of %zu tensors, %llu tokens: %.2f MiB (records %.2f, exact rows %.2f, slack %.2f), f16 would take %.2f MiB\n",
+        tensors_.size(), static_cast<unsigned long long>(account.cells_in_use), taken / mib,
+        static_cast<double>(account.record_bytes) / mib, static_cast<double>(account.open_row_bytes) / mib,
+        static_cast<double>(account.slack_bytes) / mib, static_cast<double>(account.f16_bytes) / mib);
 }
 
 void CacheBuffer::say_plain_once(const char * reason) {
@@ -199,7 +199,7 @@ void CacheBuffer::fill(const ggml_tensor * tensor, uint8_t value, size_t offset,
         }
         cache_->read_row(cached->store, stream, cell, row.data());
         std::memset(reinterpret_cast<char *>(row.data()) + first, value, count);
-        (void) cache_->write_row(cached->store, stream, cell, row.data());
+        (void)cache_->write_row(cached->store, stream, cell, row.data());
     });
 }
 
@@ -217,8 +217,8 @@ bool CacheBuffer::copy(const ggml_tensor * src, const ggml_tensor * dst) {
     const auto offset = [&](const ggml_tensor * view) {
         return static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(from->root->data));
     };
-    const bool whole = ggml_nbytes(src) == stream_bytes && ggml_nbytes(dst) == stream_bytes &&
-                       offset(src) % stream_bytes == 0 && offset(dst) % stream_bytes == 0;
+    const bool whole = ggml_nbytes(src) == stream_bytes && ggml_nbytes(dst) == stream_bytes && offset(src) % stream_bytes == 0 &&
+                       offset(dst) % stream_bytes == 0;
     if (!whole) {
         return false;
     }

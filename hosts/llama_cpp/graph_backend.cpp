@@ -56,9 +56,12 @@ ggml_status compute_node(Context & context, const ggml_cgraph * graph, int index
             }
             break;
         }
-        case NodeKind::ATTENTION: return attend(node, context.n_threads);
-        case NodeKind::SHIFT: return shift(node, context.plain);
-        case NodeKind::PLAIN: break;
+        case NodeKind::ATTENTION:
+            return attend(node, context.n_threads);
+        case NodeKind::SHIFT:
+            return shift(node, context.plain);
+        case NodeKind::PLAIN:
+            break;
     }
     ggml_tensor * nodes[] = {node};
     return context.plain.compute(nodes);

@@ -6,8 +6,8 @@
 
 namespace kvarn {
 
-// A caller's thread team. `run` calls task(arg, item, worker) once for every item in [0, items), in any order and on any
-// thread, with worker < workers and no two calls at once for the same worker, and returns when all are done.
+// A caller's thread team. `run` calls task(arg, item, worker) once for every item in [0, items), in any order and on
+// any thread, with worker < workers and no two calls at once for the same worker, and returns when all are done.
 struct Runner {
   unsigned workers = 1;
   void* context = nullptr;

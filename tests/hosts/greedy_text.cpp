@@ -169,11 +169,13 @@ int main(int argc, char ** argv) {
     options.layout = argv[7];
     options.repeats = argc > 8 ? std::atoi(argv[8]) : 1;
 
-    llama_log_set([](ggml_log_level level, const char * text, void *) {
-        if (level >= GGML_LOG_LEVEL_WARN || std::strstr(text, "KVarN") != nullptr) {
-            std::fputs(text, stderr);
-        }
-    }, nullptr);
+    llama_log_set(
+        [](ggml_log_level level, const char * text, void *) {
+            if (level >= GGML_LOG_LEVEL_WARN || std::strstr(text, "KVarN") != nullptr) {
+                std::fputs(text, stderr);
+            }
+        },
+        nullptr);
     ggml_backend_load_all_from_path(KVARN_ENGINE_DIR);
     std::unique_ptr<llama_model, decltype(&llama_model_free)> model(
         llama_model_load_from_file(options.model.c_str(), llama_model_default_params()), llama_model_free);
