@@ -1,6 +1,7 @@
 """llama.cpp's own tests and options with the plugin loaded: nothing aborts, what is not served is said in one line."""
 
 import re
+import types
 
 import pytest
 
@@ -46,6 +47,19 @@ def test_bad_setting_is_one_line_and_no_device(paths, setting):
 def test_unknown_preset_is_one_line_and_no_device(paths):
     lines = kvarn_lines(completion(paths, "q4_0"))
     assert len([line for line in lines if "KVARN_PRESET" in line and "does not start" in line]) == 1
+
+
+def test_plugin_of_another_ggml_version_is_refused_in_one_line(paths, tmp_path):
+    """The version that the plugin was built for is changed inside a copy of it; the host must go on without a device."""
+    headers = re.search(rb"\x00(\d+\.\d+\.\d+)\x00", paths.plugin.read_bytes())
+    assert headers, "the plugin names the ggml version it was built for"
+    version = headers.group(1)
+    foreign = tmp_path / "libggml-kvarn.so"
+    foreign.write_bytes(paths.plugin.read_bytes().replace(b"\0" + version + b"\0", b"\0" + b"9" + version[1:] + b"\0"))
+    result = completion(types.SimpleNamespace(**{**vars(paths), "plugin": foreign}), "k4v4")
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in kvarn_lines(result) if "built for ggml 9" in line]
+    assert len(lines) == 1 and version.decode() in lines[0], result.stderr
 
 
 @pytest.mark.parametrize("preset", ["f16", "k4v4"])
