@@ -8,15 +8,18 @@
 namespace ggml_kvarn {
 namespace {
 
-const ggml_tensor * first_served_source(const ggml_tensor * node, CacheBuffer *& buffer) {
-    for (int index = -1; index < GGML_MAX_SRC; ++index) {
-        const ggml_tensor * tensor = index < 0 ? node : node->src[index];
-        if (tensor == nullptr) {
-            continue;
-        }
+// The node itself or its first source that lies in a served cache, and the buffer it lies in; nullptr if there is none.
+const ggml_tensor * first_served(const ggml_tensor * node, CacheBuffer *& buffer) {
+    const auto is_served = [&](const ggml_tensor * tensor) {
         buffer = buffer_of(tensor);
-        if (buffer != nullptr && buffer->served(tensor) != nullptr) {
-            return tensor;
+        return buffer != nullptr && buffer->served(tensor) != nullptr;
+    };
+    if (is_served(node)) {
+        return node;
+    }
+    for (const ggml_tensor * source : node->src) {
+        if (source != nullptr && is_served(source)) {
+            return source;
         }
     }
     return nullptr;
@@ -125,7 +128,7 @@ void observe_write(CacheBuffer & buffer, const ggml_tensor * indices, const ggml
 NodeKind classify(const ggml_tensor * node) {
     CacheBuffer * buffer = nullptr;
     for (;;) {
-        const ggml_tensor * touched = first_served_source(node, buffer);
+        const ggml_tensor * touched = first_served(node, buffer);
         if (touched == nullptr) {
             return NodeKind::PLAIN;
         }

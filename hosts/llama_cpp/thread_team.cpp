@@ -2,14 +2,11 @@
 
 #include <omp.h>
 
-#include <cstdint>
-
 namespace ggml_kvarn {
 namespace {
 
 void run_items(void * context, std::size_t items, void (*task)(void * arg, std::size_t item, unsigned worker), void * arg) {
-    const int n_threads = static_cast<int>(reinterpret_cast<std::intptr_t>(context));
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(*static_cast<const int *>(context))
     for (std::size_t item = 0; item < items; ++item) {
         task(arg, item, static_cast<unsigned>(omp_get_thread_num()));
     }
@@ -17,10 +14,10 @@ void run_items(void * context, std::size_t items, void (*task)(void * arg, std::
 
 }  // namespace
 
-kvarn::Runner openmp_runner(int n_threads) {
+kvarn::Runner openmp_runner(int & n_threads) {
     kvarn::Runner runner;
-    runner.workers = n_threads > 0 ? static_cast<unsigned>(n_threads) : 1u;
-    runner.context = reinterpret_cast<void *>(static_cast<std::intptr_t>(runner.workers));
+    runner.workers = static_cast<unsigned>(n_threads);
+    runner.context = &n_threads;
     runner.run = run_items;
     return runner;
 }

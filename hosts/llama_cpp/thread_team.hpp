@@ -5,7 +5,7 @@
 
 namespace ggml_kvarn {
 
-// A runner over `n_threads` threads of the OpenMP team.
-kvarn::Runner openmp_runner(int n_threads);
+// A runner over `n_threads` threads of the OpenMP team; the variable must outlive the runner.
+kvarn::Runner openmp_runner(int & n_threads);
 
 }  // namespace ggml_kvarn
