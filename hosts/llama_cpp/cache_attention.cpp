@@ -39,7 +39,7 @@ bool is_write(const ggml_tensor * node, CacheBuffer & buffer) {
 // The view a permuted K or V must be: [dim, n_kv, kv_heads, streams] over whole rows from cell 0 of a stream.
 bool is_attention_view(const ggml_tensor * view, const CacheTensor & cached) {
     const ggml_tensor * root = cached.root;
-    const size_t offset = static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(root->data));
+    const size_t offset = offset_in(root, view);
     return view->type == GGML_TYPE_F16 && view->nb[0] == root->nb[0] && view->nb[1] == root->nb[1] &&
            view->ne[0] * view->ne[2] == root->ne[0] && view->nb[2] == view->ne[0] * root->nb[0] && view->ne[1] <= root->ne[1] &&
            (view->ne[3] == 1 || view->nb[3] == root->nb[2]) && offset % root->nb[2] == 0;
@@ -82,7 +82,7 @@ int64_t row_index(const ggml_tensor * indices, int64_t at) {
 kvarn::BatchMask batch_mask(const ggml_tensor * attention, const CacheTensor & k, std::vector<kvarn::HalfBits> & zeros) {
     const ggml_tensor * keys = attention->src[1];
     const ggml_tensor * mask = attention->src[3];
-    const size_t offset = static_cast<size_t>(static_cast<const char *>(keys->data) - static_cast<const char *>(k.root->data));
+    const size_t offset = offset_in(k.root, keys);
     kvarn::BatchMask batch;
     batch.first_stream = static_cast<uint32_t>(offset / k.root->nb[2]);
     batch.slices = static_cast<uint32_t>(keys->ne[3]);
@@ -231,7 +231,7 @@ ggml_status shift(const ggml_tensor * node, PlainMode & plain) {
     std::lock_guard<std::mutex> lock(buffer.mutex());
     const CacheTensor & k = *buffer.served(node);
     const auto * shifts = static_cast<const int32_t *>(node->src[1]->data);
-    const size_t row_offset = static_cast<size_t>(static_cast<const char *>(node->data) - static_cast<const char *>(k.root->data));
+    const size_t row_offset = offset_in(k.root, node);
     ggml_status result = GGML_STATUS_SUCCESS;
     const auto rope = [&](kvarn::HalfBits * rows, std::span<const uint32_t> cells, const int32_t * stream_shifts) {
         std::vector<int32_t> amounts;

@@ -118,7 +118,7 @@ void CacheBuffer::demote(CacheTensor & tensor, const char * reason) {
 
 template <class Visit>
 void CacheBuffer::for_rows(const CacheTensor & cached, const ggml_tensor * view, size_t offset, size_t size, Visit && visit) {
-    const size_t start = static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(cached.root->data)) + offset;
+    const size_t start = offset_in(cached.root, view) + offset;
     const size_t row_bytes = cached.row_bytes();
     for (size_t position = 0; position < size;) {
         const size_t row = (start + position) / row_bytes;
@@ -147,7 +147,7 @@ void CacheBuffer::get(const ggml_tensor * tensor, void * data, size_t offset, si
 
 // Whole rows are what the host's state save reads: sealed tiles travel as their records.
 bool CacheBuffer::get_state_rows(const CacheTensor & cached, const ggml_tensor * view, void * data, size_t offset, size_t size) {
-    const size_t start = static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(cached.root->data)) + offset;
+    const size_t start = offset_in(cached.root, view) + offset;
     const size_t row_bytes = cached.row_bytes();
     const bool aligned = reinterpret_cast<std::uintptr_t>(data) % sizeof(kvarn::HalfBits) == 0;
     if (!aligned || start % row_bytes != 0 || size % row_bytes != 0) {
@@ -214,15 +214,14 @@ bool CacheBuffer::copy(const ggml_tensor * src, const ggml_tensor * dst) {
         return false;
     }
     const size_t stream_bytes = from->row_bytes() * cache_->cells();
-    const auto offset = [&](const ggml_tensor * view) {
-        return static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(from->root->data));
-    };
-    const bool whole = ggml_nbytes(src) == stream_bytes && ggml_nbytes(dst) == stream_bytes && offset(src) % stream_bytes == 0 &&
-                       offset(dst) % stream_bytes == 0;
+    const size_t from_bytes = offset_in(from->root, src);
+    const size_t to_bytes = offset_in(to->root, dst);
+    const bool whole = ggml_nbytes(src) == stream_bytes && ggml_nbytes(dst) == stream_bytes && from_bytes % stream_bytes == 0 &&
+                       to_bytes % stream_bytes == 0;
     if (!whole) {
         return false;
     }
-    cache_->copy_stream(static_cast<uint32_t>(offset(src) / stream_bytes), static_cast<uint32_t>(offset(dst) / stream_bytes));
+    cache_->copy_stream(static_cast<uint32_t>(from_bytes / stream_bytes), static_cast<uint32_t>(to_bytes / stream_bytes));
     return true;
 }
 

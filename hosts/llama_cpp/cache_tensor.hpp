@@ -15,6 +15,11 @@ inline const ggml_tensor * root_of(const ggml_tensor * tensor) {
     return tensor->view_src != nullptr ? tensor->view_src : tensor;
 }
 
+// Bytes from the start of a root tensor's memory to the start of a view of it.
+inline size_t offset_in(const ggml_tensor * root, const ggml_tensor * view) {
+    return static_cast<size_t>(static_cast<const char *>(view->data) - static_cast<const char *>(root->data));
+}
+
 struct CacheName {
     kvarn::Side side;
     uint32_t layer;

@@ -6,7 +6,7 @@ namespace ggml_kvarn {
 namespace {
 
 void run_items(void * context, std::size_t items, void (*task)(void * arg, std::size_t item, unsigned worker), void * arg) {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(*static_cast<const int *>(context))
+#pragma omp parallel for schedule(dynamic, 1) num_threads(*static_cast <const int *>(context))
     for (std::size_t item = 0; item < items; ++item) {
         task(arg, item, static_cast<unsigned>(omp_get_thread_num()));
     }

@@ -17,8 +17,6 @@ template <class T>
 class LazyArray {
  public:
   explicit LazyArray(std::size_t count) : data_(static_cast<T*>(std::calloc(count, sizeof(T)))), count_(count) {}
-  bool ok() const { return data_ != nullptr || count_ == 0; }
-  std::size_t size() const { return count_; }
   T& operator[](std::size_t index) { return data_.get()[index]; }
   const T& operator[](std::size_t index) const { return data_.get()[index]; }
   void clear() { data_.reset(static_cast<T*>(std::calloc(count_, sizeof(T)))); }

@@ -42,18 +42,20 @@ void KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cell
   const std::uint64_t before = map_.version();
   planner_.observe(mask, cells);
   if (map_.version() == before) return;
-  std::vector<HalfBits> row;
-  for (const RowMove& move : planner_.moves()) {
-    for (StoreId id = 0; id < stores_.size(); ++id) {
-      if (retired_[id]) continue;
-      RowStore& store = stores_[id];
-      row.resize(store.row_values());
-      store.read_row(move.from_tile, move.from_row, row.data());
-      HalfBits* target = store.row_for_write(move.to_tile, move.to_row);
-      if (target != nullptr) std::memcpy(target, row.data(), row.size() * sizeof(HalfBits));
-    }
-  }
+  for (const RowMove& move : planner_.moves()) carry_row(move);
   drop_released();
+}
+
+void KvCache::carry_row(const RowMove& move) {
+  std::vector<HalfBits> row;
+  for (StoreId id = 0; id < stores_.size(); ++id) {
+    if (retired_[id]) continue;
+    RowStore& store = stores_[id];
+    row.resize(store.row_values());
+    store.read_row(move.from_tile, move.from_row, row.data());
+    HalfBits* target = store.row_for_write(move.to_tile, move.to_row);
+    if (target != nullptr) std::memcpy(target, row.data(), row.size() * sizeof(HalfBits));
+  }
 }
 
 void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
@@ -65,15 +67,7 @@ void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
   }
   const TileId old_tile = target.refs[old_place.ref()].tile;
   const Place place = planner_.place_unseen(target, cell);
-  const TileId tile = target.refs[place.ref()].tile;
-  std::vector<HalfBits> row;
-  for (StoreId store = 0; store < stores_.size(); ++store) {
-    if (retired_[store]) continue;
-    row.resize(stores_[store].row_values());
-    stores_[store].read_row(old_tile, old_place.row, row.data());
-    HalfBits* values = stores_[store].row_for_write(tile, place.row);
-    if (values != nullptr) std::memcpy(values, row.data(), row.size() * sizeof(HalfBits));
-  }
+  carry_row({old_tile, old_place.row, target.refs[place.ref()].tile, place.row});
   drop_released();
 }
 
@@ -245,15 +239,14 @@ void KvCache::copy_stream(std::uint32_t from, std::uint32_t to) {
   drop_released();
 }
 
-Status KvCache::make_private(std::uint32_t stream, std::uint32_t ref) {
+void KvCache::make_private(std::uint32_t stream, std::uint32_t ref) {
   Stream& target = map_.stream(stream);
   const TileId old_tile = target.refs[ref].tile;
-  if (map_.tile(old_tile).refs == 1) return Status::kOk;
+  if (map_.tile(old_tile).refs == 1) return;
   const TileId tile = map_.privatize(target, ref);
   for (StoreId store = 0; store < stores_.size(); ++store) {
     if (!retired_[store]) stores_[store].copy_tile(old_tile, tile);
   }
-  return Status::kOk;
 }
 
 Status KvCache::replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values) {

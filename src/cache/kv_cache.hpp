@@ -108,6 +108,8 @@ class KvCache {
 
   HalfBits* writable_row(StoreId store, std::uint32_t stream, std::uint32_t cell);
   void relocate(std::uint32_t stream, std::uint32_t cell);
+  // Copies a row from one tile to another in every store.
+  void carry_row(const RowMove& move);
   bool travels_as_fragments(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
                             std::uint32_t count) const;
   void place_fragment(std::uint32_t stream, std::uint32_t cell, const StateFragment& fragment);
@@ -115,7 +117,7 @@ class KvCache {
   void seal_due(StoreId k, StoreId v, const Runner& runner);
   void finish_sealing();
   void drop_released();
-  Status make_private(std::uint32_t stream, std::uint32_t ref);
+  void make_private(std::uint32_t stream, std::uint32_t ref);
   Status replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values);
   SlabPool& record_pool(std::size_t bytes);
   SlabPool& block_pool(std::size_t bytes);
@@ -143,7 +145,7 @@ Status KvCache::edit_rows(StoreId store, std::uint32_t stream, Selects&& selects
       wanted = wanted || (cell != TileView::kNoCell && selects(cell));
     }
     if (!wanted) continue;
-    if (const Status status = make_private(stream, ref); status != Status::kOk) return status;
+    make_private(stream, ref);
     const TileId tile = target.refs[ref].tile;
     const std::uint32_t used = map_.tile(tile).used;
     rows.resize(std::size_t{used} * stores_[store].row_values());

@@ -362,31 +362,26 @@ void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span
   if (stream.windowed) return seal_passed(stream, rank);
   for (std::size_t listed = 0; listed < run.refs.size(); ++listed) {
     const TileRef& ref = stream.refs[run.refs[listed]];
-    Tile& tile = map_.tile(ref.tile);
-    if (tile.state == TileState::kSealing) tile.observed_rank = std::max(tile.observed_rank, rank);
-    const bool complete = tile.state == TileState::kOpen && tile.used == map_.tile_tokens() && ref.live == tile.used &&
-                          seen_first[listed] == tile.used;
-    if (!complete || tile.start_rank < config_.sink_tokens) continue;
-    if (tile.start_rank + tile.used + config_.tail_tokens > rank) continue;
-    tile.state = TileState::kSealing;
-    tile.observed_rank = rank;
-    map_.sealing().push_back(ref.tile);
+    const bool seen_whole = seen_first[listed] == map_.tile(ref.tile).used;
+    seal_if_due(ref, rank, seen_whole, config_.tail_tokens);
   }
 }
 
 void Planner::seal_passed(Stream& stream, std::uint64_t rank) {
   for (const TileRef& ref : stream.refs) {
-    if (ref.live == 0) continue;
-    Tile& tile = map_.tile(ref.tile);
-    if (tile.state == TileState::kSealing) tile.observed_rank = std::max(tile.observed_rank, rank);
-    const bool complete =
-        tile.state == TileState::kOpen && tile.ranked && tile.used == map_.tile_tokens() && ref.live == tile.used;
-    if (!complete || tile.start_rank < config_.sink_tokens) continue;
-    if (tile.start_rank + tile.used + config_.tail_tokens + kPassedTokens > rank) continue;
-    tile.state = TileState::kSealing;
-    tile.observed_rank = rank;
-    map_.sealing().push_back(ref.tile);
+    if (ref.live != 0) seal_if_due(ref, rank, map_.tile(ref.tile).ranked, config_.tail_tokens + kPassedTokens);
   }
+}
+
+void Planner::seal_if_due(const TileRef& ref, std::uint64_t rank, bool may_start, std::uint64_t distance) {
+  Tile& tile = map_.tile(ref.tile);
+  if (tile.state == TileState::kSealing) tile.observed_rank = std::max(tile.observed_rank, rank);
+  const bool complete = tile.state == TileState::kOpen && tile.used == map_.tile_tokens() && ref.live == tile.used;
+  if (!may_start || !complete || tile.start_rank < config_.sink_tokens) return;
+  if (tile.start_rank + tile.used + distance > rank) return;
+  tile.state = TileState::kSealing;
+  tile.observed_rank = rank;
+  map_.sealing().push_back(ref.tile);
 }
 
 }  // namespace kvarn

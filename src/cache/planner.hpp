@@ -91,6 +91,8 @@ class Planner {
                       std::uint32_t first_cell);
   // Seals old complete tiles of a sliding window's stream.
   void seal_passed(Stream& stream, std::uint64_t rank);
+  // The seal rule: a complete tile beyond the sink that ends `distance` tokens or more before `rank`, if it may start.
+  void seal_if_due(const TileRef& ref, std::uint64_t rank, bool may_start, std::uint64_t distance);
 
   CacheConfig config_;
   CellMap& map_;
