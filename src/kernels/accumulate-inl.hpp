@@ -3,7 +3,7 @@
 // registers nor the choice between reading the source directly and expanding it to a panel first changes a bit.
 #pragma once
 
-#include "kernels/codes-inl.hpp"
+#include "kernels/kernel_table.hpp"
 #include "simd/half_vector.hpp"
 
 namespace kvarn {
@@ -147,10 +147,6 @@ void accumulate_source(const Source& source, std::size_t rows, std::size_t lanes
   }
 }
 
-void accumulate_codes(const CodeTile& tile, const Accumulation& accumulation) {
-  with_code_source(tile, [&](const auto& source) { accumulate_source(source, tile.rows, tile.lanes, accumulation); });
-}
-
 void accumulate_half_rows(const HalfBits* const* row_pointers, std::size_t rows, std::size_t lanes,
                           const Accumulation& accumulation) {
   accumulate_source(HalfRowSource(row_pointers, rows), rows, lanes, accumulation);
@@ -175,19 +171,6 @@ void accumulate_half_lanes(const HalfBits* const* lane_pointers, std::size_t row
     }
     accumulate_all<kMostQueries>(PanelSource(accumulation.panel, rows, start), accumulation, start, end);
   }
-}
-
-float fold_rows(const float* a, const float* row_scale, const float* row_zero, std::size_t rows, float* folded) {
-  F32 partial[kPartialVectors] = {};
-  for (std::size_t row = 0; row < rows; row += kPartials) {
-    unroll<kPartialVectors>([&](auto i) {
-      const std::size_t at = row + i.value * kWidth;
-      const F32 value = load(a + at);
-      partial[i.value] += value * load(row_zero + at);
-      store(value * load(row_scale + at), folded + at);
-    });
-  }
-  return sum_partials(partial);
 }
 
 }  // namespace

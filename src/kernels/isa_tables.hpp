@@ -8,6 +8,7 @@ namespace kvarn {
 extern const KernelTable kBaselineKernels;
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAvx512VnniKernels;
 extern const KernelTable kNeonKernels;
 
 }  // namespace kvarn

@@ -14,7 +14,7 @@ namespace kvarn {
 namespace {
 
 struct Available {
-  std::array<const KernelTable*, 3> tables{};
+  std::array<const KernelTable*, 4> tables{};
   std::size_t count = 0;
 
   void add(const KernelTable& table) { tables[count++] = &table; }
@@ -34,6 +34,7 @@ Available find_available() {
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512vnni")) found.add(kAvx512VnniKernels);
     found.add(kAvx512Kernels);
   }
   if (__builtin_cpu_supports("avx2") && has_f16c()) found.add(kAvx2Kernels);
