@@ -156,8 +156,9 @@ std::span<const KernelTable* const> available_kernels();
 // The table in use: the best one, until select_kernels names another.
 const KernelTable& kernels();
 
-// Uses the table of this name ("baseline", "avx2", "avx512", "neon") from now on; false if this machine has none such.
-// Not to be called while kernels run.
+// Uses the table of this name from now on; false if this machine has none such. Not to be called while kernels run.
+// x86-64: "baseline", "avx2", "avx512". 64-bit Arm: "neon", "neon_dotprod" (Armv8.2 dot products of bytes of one sign),
+// "neon_i8mm" (also of unsigned with signed bytes). Other processors: "baseline".
 bool select_kernels(std::string_view name);
 
 }  // namespace kvarn

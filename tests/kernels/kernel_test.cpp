@@ -69,6 +69,18 @@ float step(const KernelTable& table, const ScoreRow& row, SoftmaxState& state) {
   return keep;
 }
 
+TEST(HalfConversion, Nan_NarrowsToNan) {
+  std::vector<float> floats;  // both signs, a signalling one, a full payload
+  for (const std::uint32_t bits : {0x7FC00000u, 0xFFC00000u, 0x7F800001u, 0x7FFFFFFFu}) {
+    floats.resize(floats.size() + 4, std::bit_cast<float>(bits));
+  }
+  for (const KernelTable* table : available_kernels()) {
+    std::vector<HalfBits> halves(floats.size());
+    table->floats_to_halves(floats.data(), floats.size(), halves.data());
+    for (const HalfBits half : halves) EXPECT_GT(half & 0x7FFFu, 0x7C00u) << table->name;
+  }
+}
+
 // One query over 16 keys at a time: weights are exp(score - max), 1 for the largest.
 TEST(SoftmaxStep, Exponential_IsCloseAndTheSameEverywhere) {
   std::vector<float> arguments;
