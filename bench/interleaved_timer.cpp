@@ -26,12 +26,21 @@ double InterleavedTimer::time(const Contestant& contestant) {
   return took.count() / contestant.calls;
 }
 
-void InterleavedTimer::run(int rounds) {
-  for (Contestant& contestant : contestants_) {
-    time(contestant);  // the first call pays for page faults and allocations
-    const double needed = sample_milliseconds_ / time(contestant);
-    contestant.calls *= std::max(1u, static_cast<unsigned>(std::ceil(needed / contestant.calls)));
+// The first call pays for page faults and allocations. The shortest of a few others says how many calls a sample needs:
+// one that was interrupted would make the samples too short.
+void InterleavedTimer::warm_up(Contestant& contestant) const {
+  constexpr int kTrials = 3;
+  time(contestant);
+  double shortest = time(contestant);
+  for (int trial = 1; trial < kTrials && shortest < 10 * sample_milliseconds_; ++trial) {
+    shortest = std::min(shortest, time(contestant));
   }
+  const double rounds_of_copies = std::ceil(sample_milliseconds_ / (shortest * contestant.calls));
+  contestant.calls *= std::max(1u, static_cast<unsigned>(rounds_of_copies));
+}
+
+void InterleavedTimer::run(int rounds) {
+  for (Contestant& contestant : contestants_) warm_up(contestant);
   for (int round = 0; round < rounds; ++round) {
     for (Contestant& contestant : contestants_) contestant.samples.push_back(time(contestant));
   }

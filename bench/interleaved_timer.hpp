@@ -42,6 +42,7 @@ class InterleavedTimer {
     std::vector<double> samples;
   };
   static double time(const Contestant& contestant);
+  void warm_up(Contestant& contestant) const;
 
   double sample_milliseconds_;
   unsigned calls_at_once_;
