@@ -1,10 +1,9 @@
-// Multiply-accumulate of a few vectors with one tile, whatever the tile's rows are kept in: codes, half rows, half
-// lanes. Every result is one chain of multiply and add over the rows from 0 upwards, so that neither the blocking in
-// registers nor the choice between reading the source directly and expanding it to a panel first changes a bit.
+// Multiply-accumulate of a few vectors with one tile, whatever the tile's rows are kept in. Every result is one chain
+// of multiply and add over the rows from 0 upwards, so that neither the blocking in registers nor the choice between
+// reading the source directly and expanding it to a panel first changes a bit.
 #pragma once
 
 #include "kernels/codes-inl.hpp"
-#include "simd/half_vector.hpp"
 
 namespace kvarn {
 namespace {
@@ -40,36 +39,6 @@ class PanelSource {
   const float* panel_;
   std::size_t rows_;
   std::size_t first_lane_;
-};
-
-// Rows of one head lie a whole token apart: too far for the processor to guess, so they are fetched this many ahead.
-constexpr std::size_t kRowsAhead = 12;
-
-KVARN_INLINE void prefetch_halves(const HalfBits* from, std::size_t count) {
-  constexpr std::size_t kLine = 64 / sizeof(HalfBits);
-  for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
-}
-
-// Rows of half precision anywhere in memory.
-class HalfRowSource {
- public:
-  KVARN_INLINE HalfRowSource(const HalfBits* const* row_pointers, std::size_t rows)
-      : row_pointers_(row_pointers), rows_(rows) {}
-
-  template <int Vectors, class Use>
-  KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
-    for (std::size_t row = 0; row < rows_; ++row) {
-      const HalfBits* from = row_pointers_[row] + lane;
-      if (row + kRowsAhead < rows_) prefetch_halves(row_pointers_[row + kRowsAhead] + lane, Vectors * kWidth);
-      F32 x[Vectors];
-      unroll<Vectors>([&](auto v) { x[v.value] = load_halves(from + v.value * kWidth); });
-      use(row, x);
-    }
-  }
-
- private:
-  const HalfBits* const* row_pointers_;
-  std::size_t rows_;
 };
 
 KVARN_INLINE void finish_lanes(const Accumulation& sum, std::size_t vector, std::size_t lane, F32 value) {
@@ -149,32 +118,6 @@ void accumulate_source(const Source& source, std::size_t rows, std::size_t lanes
 
 void accumulate_codes(const CodeTile& tile, const Accumulation& accumulation) {
   with_code_source(tile, [&](const auto& source) { accumulate_source(source, tile.rows, tile.lanes, accumulation); });
-}
-
-void accumulate_half_rows(const HalfBits* const* row_pointers, std::size_t rows, std::size_t lanes,
-                          const Accumulation& accumulation) {
-  accumulate_source(HalfRowSource(row_pointers, rows), rows, lanes, accumulation);
-}
-
-// Lanes are the contiguous halves' owners here, so squares of them are transposed into the panel.
-void accumulate_half_lanes(const HalfBits* const* lane_pointers, std::size_t rows, std::size_t lanes,
-                           const Accumulation& accumulation) {
-  for (std::size_t start = 0; start < lanes; start += kPanelLanes) {
-    const std::size_t end = lanes - start < kPanelLanes ? lanes : start + kPanelLanes;
-    for (std::size_t lane = start; lane < end; lane += kWidth) {
-      for (std::size_t i = lane + kRowsAhead; i < lane + kRowsAhead + kWidth && i < lanes; ++i) {
-        prefetch_halves(lane_pointers[i], rows);
-      }
-      for (std::size_t row = 0; row < rows; row += kWidth) {
-        F32 square[kWidth];
-        unroll<kWidth>([&](auto i) { square[i.value] = load_halves(lane_pointers[lane + i.value] + row); });
-        transpose_square(square);
-        float* panel = accumulation.panel + row * kPanelLanes + (lane - start);
-        unroll<kWidth>([&](auto i) { store(square[i.value], panel + i.value * kPanelLanes); });
-      }
-    }
-    accumulate_all<kMostQueries>(PanelSource(accumulation.panel, rows, start), accumulation, start, end);
-  }
 }
 
 float fold_rows(const float* a, const float* row_scale, const float* row_zero, std::size_t rows, float* folded) {
