@@ -24,7 +24,7 @@ TileAttention::TileAttention(const AttentionProblem& problem, const CacheConfig&
              .v_bits = config.v_bits},
       runner_(runner),
       tile_count_((problem.size().keys + config.tile_tokens - 1) / config.tile_tokens),
-      blocks_(kBlockRows * problem.row_values() * sizeof(HalfBits)),
+      blocks_(kBlockTokens * problem.row_values() * sizeof(HalfBits)),
       cells_(problem.size().keys),
       visibility_(std::size_t{problem.size().queries} * tile_count_),
       out_(problem.out_values()) {
@@ -69,9 +69,8 @@ void TileAttention::write_rows(RowStore& store, std::span<const HalfBits> values
   const std::uint32_t first = tile * config_.tile_tokens;
   const std::uint32_t end = std::min(first + config_.tile_tokens, problem_.size().keys);
   for (std::uint32_t row = first; row < end; ++row) {
-    HalfBits* target = store.row_for_write(tile, row - first);
-    if (target == nullptr) throw UserError("not enough memory for the tiles", "measure fewer keys or layers");
-    std::memcpy(target, &values[row * problem_.row_values()], problem_.row_values() * sizeof(HalfBits));
+    const Status status = store.write_row(tile, row - first, &values[row * problem_.row_values()]);
+    if (status != Status::kOk) throw UserError("not enough memory for the tiles", "measure fewer keys or layers");
   }
 }
 

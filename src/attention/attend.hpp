@@ -27,8 +27,9 @@ struct AttentionShape {
 // One side (K or V) of one tile, as attention reads it: sealed records or exact rows.
 struct TileSide {
   const std::uint8_t* records = nullptr;  // sealed: kv_heads records one after the other; nullptr: exact
-  const HalfBits* const* blocks =
-      nullptr;  // exact: tile_tokens/16 pointers to [16, kv_heads*dim] rows; a null block reads as zeros
+  // Exact: tile_tokens/16 pointers to blocks of 16 tokens (format/exact_block.hpp), K: [kv_heads, dim_k, 16],
+  // V: [kv_heads, 16, dim_v]. A null block reads as zeros.
+  const HalfBits* const* blocks = nullptr;
 };
 
 // One tile. cells[r] is the mask column of row r, kNoCell for a row that holds no token.
@@ -38,6 +39,7 @@ struct TileView {
   TileSide v;
   std::uint32_t used_rows = 0;           // rows beyond are not read
   const std::uint32_t* cells = nullptr;  // [used_rows]
+  bool has_gaps = true;                  // false: none of the cells is kNoCell
 };
 
 // What one query sees of one tile.

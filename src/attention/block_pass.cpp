@@ -19,10 +19,12 @@ constexpr std::size_t round_up_16(std::size_t count) { return (count + 15) / 16 
 struct BlockPass::Tile {
   const TileView& view;
   std::size_t index;
-  std::size_t lanes;              // used rows, rounded up to 16
-  bool has_holes;                 // some row below `lanes` holds no token
-  bool is_contiguous;             // the cells are neighbours in the mask
+  std::size_t first_row;  // rows before it, a multiple of 16, and from end_row on are seen by no query
+  std::size_t end_row;
   const std::uint8_t* next_keys;  // sealed keys of the next tile, or nullptr
+  bool has_masks;  // the mask of every active query is in masks_; else all of them see every row of every block
+
+  std::size_t lanes() const { return round_up_16(end_row - first_row); }
 };
 
 BlockPass::BlockPass(const AttentionShape& shape, const AttentionParams& params, const float* slopes,
@@ -35,7 +37,7 @@ void BlockPass::take_memory(std::size_t max_queries, Carver& carver) {
   const std::size_t rows = max_queries * group_;
   const std::size_t tokens = shape_.tile_tokens;
   const std::size_t longest = std::max<std::size_t>(shape_.dim_k, tokens);
-  const std::size_t widest_dim = std::max(shape_.dim_k, shape_.dim_v);
+  const std::uint32_t widest_dim = std::max(shape_.dim_k, shape_.dim_v);
   active_ = carver.take<std::uint32_t>(max_queries);
   queries_plain_ = carver.take<float>(rows * shape_.dim_k);
   queries_rotated_data_ = carver.take<float>(rows * shape_.dim_k);
@@ -57,18 +59,18 @@ void BlockPass::take_memory(std::size_t max_queries, Carver& carver) {
   row_zero_ = carver.take<float>(longest);
   lane_scale_ = carver.take<float>(std::max<std::size_t>(tokens, shape_.dim_v));
   mask_ = carver.take<float>(tokens);
-  mask_halves_ = carver.take<HalfBits>(tokens);
+  masks_ = carver.take<HalfBits>(max_queries * tokens);
   seen_by_any_ = carver.take<std::uint8_t>(tokens);
   seen_by_all_ = carver.take<std::uint8_t>(tokens);
-  row_pointers_ = carver.take<const HalfBits*>(tokens);
-  zero_row_ = carver.take<HalfBits>(widest_dim);
+  head_blocks_ = carver.take<const HalfBits*>(tokens / kBlockTokens);
+  zeros_ = carver.take<HalfBits>(head_block_values(widest_dim));
+  shown_values_ = carver.take<HalfBits>(tokens * shape_.dim_v);
   panel_ = carver.take<float>(kPanelLanes * longest);
 }
 
 void BlockPass::begin(const QueryBlock& block) {
   block_ = block;
   queries_rotated_ = false;
-  std::fill_n(zero_row_, std::max(shape_.dim_k, shape_.dim_v), HalfBits{0});
   const AttentionJob& job = *block.job;
   for (std::size_t query = 0; query < block.queries; ++query) {
     const float* heads = job.q + (block.first_query + query) * job.q_query_stride;
@@ -98,9 +100,12 @@ void BlockPass::run_span(std::size_t first, std::size_t last) {
 void BlockPass::find_active(std::size_t index) {
   const std::size_t tiles = block_.job->tiles.size();
   active_count_ = 0;
+  all_see_all_ = true;
   for (std::uint32_t query = 0; query < block_.queries; ++query) {
     const Visibility seen = block_.job->visibility[(block_.first_query + query) * tiles + index];
-    if (seen != Visibility::kNone) active_[active_count_++] = query;
+    if (seen == Visibility::kNone) continue;
+    active_[active_count_++] = query;
+    all_see_all_ &= seen == Visibility::kAll;
   }
 }
 
@@ -115,17 +120,62 @@ const std::uint8_t* BlockPass::value_record(const TileView& view) const {
 void BlockPass::run_tile(const TileView& view, std::size_t index, const std::uint8_t* next_keys) {
   find_active(index);
   if (active_count_ == 0 || view.used_rows == 0) return;
-  const std::size_t lanes = round_up_16(view.used_rows);
-  std::uint32_t jumps = 0;  // no bit is set if the cells are neighbours
-  for (std::uint32_t row = 0; row < view.used_rows; ++row) jumps |= view.cells[row] ^ (view.cells[0] + row);
-  const bool is_contiguous = jumps == 0 && view.cells[view.used_rows - 1] < block_.job->mask_columns;
-  const std::uint32_t* cells_end = view.cells + view.used_rows;
-  const bool has_holes =
-      lanes != view.used_rows || (!is_contiguous && std::find(view.cells, cells_end, TileView::kNoCell) != cells_end);
-  const Tile tile{view, index, lanes, has_holes, is_contiguous, next_keys};
+  const bool is_exact = view.k.records == nullptr && view.v.records == nullptr;
+  Tile tile{view, index, 0, view.used_rows, next_keys, false};
+  if (!all_see_all_ || view.has_gaps || view.used_rows % kBlockTokens != 0) read_masks(tile);
+  if (!all_see_all_ && is_exact) narrow(tile);
   view.k.records != nullptr ? score_sealed(tile) : score_exact(tile);
   weigh(tile);
   view.v.records != nullptr ? add_sealed_values(tile) : add_exact_values(tile);
+}
+
+void BlockPass::read_masks(Tile& tile) {
+  tile.has_masks = true;
+  const std::uint32_t* cells = tile.view.cells;
+  std::uint32_t jumps = 0;  // no bit is set if the cells are neighbours
+  for (std::uint32_t row = 0; row < tile.view.used_rows; ++row) jumps |= cells[row] ^ (cells[0] + row);
+  const bool is_contiguous = jumps == 0 && cells[tile.view.used_rows - 1] < block_.job->mask_columns;
+  for (std::size_t active = 0; active < active_count_; ++active) read_mask(tile, active, is_contiguous);
+}
+
+// The mask of one active query over the tile's rows.
+void BlockPass::read_mask(const Tile& tile, std::size_t active, bool is_contiguous) {
+  const AttentionJob& job = *block_.job;
+  const std::size_t query = block_.first_query + active_[active];
+  const bool sees_all = job.visibility[query * job.tiles.size() + tile.index] == Visibility::kAll;
+  const HalfBits* columns = sees_all ? nullptr : job.mask + query * job.mask_stride;
+  const std::uint32_t* cells = tile.view.cells;
+  const std::size_t used = tile.view.used_rows;
+  HalfBits* mask = masks_ + active * shape_.tile_tokens;
+  if (sees_all && !tile.view.has_gaps) {
+    std::fill_n(mask, used, HalfBits{0});
+  } else if (!sees_all && is_contiguous) {
+    std::copy_n(columns + cells[0], used, mask);
+  } else {
+    for (std::size_t row = 0; row < used; ++row) {
+      const bool has_value = cells[row] < job.mask_columns;
+      mask[row] = has_value ? (sees_all ? HalfBits{0} : columns[cells[row]]) : kHiddenHalf;
+    }
+  }
+  std::fill(mask + used, mask + round_up_16(used), kHiddenHalf);
+}
+
+// Leaves out the blocks at both ends that no query sees: the causal diagonal, the edge of a sliding window.
+void BlockPass::narrow(Tile& tile) const {
+  const auto is_seen = [&](std::size_t first_row) {
+    bool seen = false;
+    for (std::size_t active = 0; active < active_count_ && !seen; ++active) {
+      const HalfBits* mask = mask_of(active) + first_row;
+      for (std::size_t row = 0; row < kBlockTokens; ++row) seen |= mask[row] != kHiddenHalf;
+    }
+    return seen;
+  };
+  std::size_t first = 0;
+  std::size_t end = round_up_16(tile.end_row);
+  while (first + kBlockTokens < end && !is_seen(first)) first += kBlockTokens;
+  while (first + kBlockTokens < end && !is_seen(end - kBlockTokens)) end -= kBlockTokens;
+  tile.first_row = first;
+  tile.end_row = std::min(end, tile.end_row);
 }
 
 TileScales BlockPass::load_scales(const TileShape& record_shape, const std::uint8_t* record) {
@@ -155,7 +205,7 @@ void BlockPass::score_sealed(const Tile& tile) {
   }
   list_dots(shape_.dim_k);
   const std::uint8_t* ahead = tile.view.v.records == nullptr ? nullptr : value_record(tile.view);
-  kernel_.dot_codes({record + codes_offset(record_shape), shape_.dim_k, tile.lanes, shape_.k_bits, ahead}, dots_,
+  kernel_.dot_codes({record + codes_offset(record_shape), shape_.dim_k, tile.lanes(), shape_.k_bits, ahead}, dots_,
                     dot_count_, scales.lane_scale);
 }
 
@@ -173,17 +223,19 @@ void BlockPass::list_dots(std::size_t rows) {
   }
 }
 
-const HalfBits* BlockPass::exact_row(const TileSide& side, std::uint32_t dim, std::size_t row) const {
-  const HalfBits* rows_of_block = side.blocks[row / 16];
-  if (rows_of_block == nullptr) return zero_row_;
-  return rows_of_block + (row % 16 * shape_.kv_heads + block_.kv_head) * dim;
+void BlockPass::find_head_blocks(const Tile& tile, const TileSide& side, std::uint32_t dim) {
+  const std::size_t values = head_block_values(dim);
+  for (std::size_t block = tile.first_row / kBlockTokens; block * kBlockTokens < tile.end_row; ++block) {
+    const HalfBits* all_heads = side.blocks[block];
+    head_blocks_[block] = all_heads == nullptr ? zeros_ : all_heads + block_.kv_head * values;
+    if (all_heads != nullptr || std::exchange(zeros_ready_, true)) continue;
+    std::fill_n(zeros_, head_block_values(std::max(shape_.dim_k, shape_.dim_v)), HalfBits{0});
+  }
 }
 
 void BlockPass::score_exact(const Tile& tile) {
   const std::size_t dim = shape_.dim_k;
-  for (std::size_t row = 0; row < tile.lanes; ++row) {
-    row_pointers_[row] = row < tile.view.used_rows ? exact_row(tile.view.k, shape_.dim_k, row) : zero_row_;
-  }
+  find_head_blocks(tile, tile.view.k, shape_.dim_k);
   const float* queries = queries_plain_;
   if (active_count_ != block_.queries) {
     for (std::size_t i = 0; i < active_count_; ++i) {
@@ -192,9 +244,9 @@ void BlockPass::score_exact(const Tile& tile) {
     queries = operand_;
   }
   for (std::size_t packed = 0; packed < active_count_ * group_; ++packed) {
-    outputs_[packed] = scores_ + packed * shape_.tile_tokens;
+    outputs_[packed] = scores_ + packed * shape_.tile_tokens + tile.first_row;
   }
-  kernel_.accumulate_half_lanes(row_pointers_, dim, tile.lanes,
+  kernel_.accumulate_half_lanes(head_blocks_ + tile.first_row / kBlockTokens, dim, tile.lanes(),
                                 {.a = queries,
                                  .a_stride = dim,
                                  .vectors = active_count_ * group_,
@@ -205,49 +257,14 @@ void BlockPass::score_exact(const Tile& tile) {
                                  .panel = panel_});
 }
 
-// The mask of one active query over the tile's rows; nullptr if it is all zeros.
-const float* BlockPass::read_mask(const Tile& tile, std::size_t active) {
-  const AttentionJob& job = *block_.job;
-  const std::size_t query = block_.first_query + active_[active];
-  const bool reads = job.visibility[query * job.tiles.size() + tile.index] == Visibility::kSome;
-  if (!reads && !tile.has_holes) return nullptr;
-  const HalfBits* columns = reads ? job.mask + query * job.mask_stride : nullptr;
-  const std::uint32_t* cells = tile.view.cells;
-  if (reads && tile.is_contiguous) {
-    std::copy_n(columns + cells[0], tile.view.used_rows, mask_halves_);
-  } else {
-    for (std::size_t row = 0; row < tile.view.used_rows; ++row) {
-      const bool has_value = cells[row] < job.mask_columns;
-      mask_halves_[row] = has_value ? (reads ? columns[cells[row]] : HalfBits{0}) : kHiddenHalf;
-    }
-  }
-  std::fill(mask_halves_ + tile.view.used_rows, mask_halves_ + tile.lanes, kHiddenHalf);
-  kernel_.halves_to_floats(mask_halves_, tile.lanes, mask_);
-  return mask_;
-}
-
-void BlockPass::note_seen(const Tile& tile, const float* mask) {
-  for (std::size_t row = 0; row < tile.lanes; ++row) {
-    const std::uint8_t seen = mask == nullptr || mask[row] != kHidden;
-    seen_by_any_[row] |= seen;
-    seen_by_all_[row] &= seen;
-  }
-}
-
 // Scores to softmax weights. Rows of one query share its mask.
 void BlockPass::weigh(const Tile& tile) {
-  const bool notes = tile.view.v.records == nullptr;
-  if (notes) {
-    std::fill_n(seen_by_any_, tile.lanes, std::uint8_t{0});
-    std::fill_n(seen_by_all_, tile.lanes, std::uint8_t{1});
-  }
   for (std::size_t active = 0; active < active_count_; ++active) {
-    const float* mask = read_mask(tile, active);
-    if (notes) note_seen(tile, mask);
+    if (tile.has_masks) kernel_.halves_to_floats(mask_of(active) + tile.first_row, tile.lanes(), mask_);
     for (std::size_t head = 0; head < group_; ++head) {
       const std::size_t packed = active * group_ + head;
-      score_rows_[head] = {scores_ + packed * shape_.tile_tokens, tile.lanes, mask,
-                           slopes_[block_.kv_head * group_ + head], params_.soft_cap};
+      score_rows_[head] = {scores_ + packed * shape_.tile_tokens + tile.first_row, tile.lanes(),
+                           tile.has_masks ? mask_ : nullptr, slopes_[block_.kv_head * group_ + head], params_.soft_cap};
       state_pointers_[head] = states_ + row_of(active, head);
     }
     kernel_.softmax_steps(score_rows_, group_, state_pointers_, keep_ + active * group_);
@@ -272,7 +289,7 @@ void BlockPass::add_sealed_values(const Tile& tile) {
   const TileScales scales = load_scales(record_shape, record);
   const RowFold fold{scales.row_scale, scales.row_zero, tokens, shape_.v_bits};
   for (std::size_t packed = 0; packed < active_count_ * group_; ++packed) {
-    if (tile.lanes < tokens) std::fill_n(scores_ + packed * tokens + tile.lanes, tokens - tile.lanes, 0.0f);
+    if (tile.lanes() < tokens) std::fill_n(scores_ + packed * tokens + tile.lanes(), tokens - tile.lanes(), 0.0f);
     dots_[packed].out = rotated_ + row_of(packed / group_, packed % group_) * shape_.dim_v;
     dots_[packed].keep = keep_[packed];
     dots_[packed].adds = true;
@@ -283,37 +300,83 @@ void BlockPass::add_sealed_values(const Tile& tile) {
                     dot_count_, scales.lane_scale);
 }
 
-// A weight of zero does not undo a NaN. Rows that no query sees are not read; a row that some see and others do not is
-// a danger only if it is not finite: then every query gets a sum of its own.
+void BlockPass::add_exact_values(const Tile& tile) {
+  if (rotated_used_) rescale(rotated_);
+  plain_used_ = true;
+  find_head_blocks(tile, tile.view.v, shape_.dim_v);
+  const bool sees_all = all_see_all_ && !tile.view.has_gaps;
+  sees_all || all_values_finite(tile) ? add_exact_rows(tile, 0, active_count_) : add_guarded_values(tile);
+}
+
+bool BlockPass::all_values_finite(const Tile& tile) const {
+  for (std::size_t row = tile.first_row; row < tile.end_row; row += kBlockTokens) {
+    const std::size_t rows = std::min<std::size_t>(kBlockTokens, tile.end_row - row);
+    if (!kernel_.all_finite(head_blocks_[row / kBlockTokens], rows * shape_.dim_v)) return false;
+  }
+  return true;
+}
+
+// A weight of zero does not undo a NaN or an infinity. Rows that no query sees become zeros; a row that some see and
+// others do not is a danger only if it is not finite: then every query gets a sum of its own.
+void BlockPass::add_guarded_values(const Tile& tile) {
+  note_seen(tile, 0, active_count_);
+  const bool is_separate = needs_separate_values(tile);
+  const std::size_t count = is_separate ? 1 : active_count_;
+  for (std::size_t active = 0; active < active_count_; active += count) {
+    if (is_separate) note_seen(tile, active, count);
+    find_head_blocks(tile, tile.view.v, shape_.dim_v);
+    hide_unseen_values(tile);
+    add_exact_rows(tile, active, count);
+  }
+}
+
+// Which rows any and all of some active queries see.
+void BlockPass::note_seen(const Tile& tile, std::size_t first_active, std::size_t count) {
+  std::fill_n(seen_by_any_, shape_.tile_tokens, std::uint8_t{0});
+  std::fill_n(seen_by_all_, shape_.tile_tokens, std::uint8_t{1});
+  for (std::size_t active = first_active; active < first_active + count; ++active) {
+    const HalfBits* mask = mask_of(active);
+    for (std::size_t row = tile.first_row; row < tile.end_row; ++row) {
+      const std::uint8_t seen = mask[row] != kHiddenHalf;
+      seen_by_any_[row] |= seen;
+      seen_by_all_[row] &= seen;
+    }
+  }
+}
+
+const HalfBits* BlockPass::value_row(std::size_t row) const {
+  return head_blocks_[row / kBlockTokens] + row % kBlockTokens * shape_.dim_v;
+}
+
 bool BlockPass::needs_separate_values(const Tile& tile) const {
-  if (active_count_ == 1) return false;
-  for (std::size_t row = 0; row < tile.view.used_rows; ++row) {
-    if (seen_by_any_[row] == seen_by_all_[row]) continue;
-    if (!kernel_.all_finite(exact_row(tile.view.v, shape_.dim_v, row), shape_.dim_v)) return true;
+  for (std::size_t row = tile.first_row; row < tile.end_row; ++row) {
+    if (seen_by_any_[row] != seen_by_all_[row] && !kernel_.all_finite(value_row(row), shape_.dim_v)) return true;
   }
   return false;
 }
 
-void BlockPass::add_exact_values(const Tile& tile) {
-  if (rotated_used_) rescale(rotated_);
-  plain_used_ = true;
-  if (!needs_separate_values(tile)) return add_exact_rows(tile, 0, active_count_);
-  for (std::size_t active = 0; active < active_count_; ++active) {
-    std::fill_n(seen_by_any_, tile.lanes, std::uint8_t{0});
-    note_seen(tile, read_mask(tile, active));
-    add_exact_rows(tile, active, 1);
+// Puts copies in the place of the head blocks at hand, with zeros in the rows that are not seen.
+void BlockPass::hide_unseen_values(const Tile& tile) {
+  for (std::size_t row = tile.first_row; row < tile.end_row; ++row) {
+    HalfBits* shown = shown_values_ + row * shape_.dim_v;
+    if (seen_by_any_[row]) {
+      std::copy_n(value_row(row), shape_.dim_v, shown);
+    } else {
+      std::fill_n(shown, shape_.dim_v, HalfBits{0});
+    }
+  }
+  for (std::size_t row = tile.first_row; row < tile.end_row; row += kBlockTokens) {
+    head_blocks_[row / kBlockTokens] = shown_values_ + row * shape_.dim_v;
   }
 }
 
 void BlockPass::add_exact_rows(const Tile& tile, std::size_t first_active, std::size_t count) {
-  for (std::size_t row = 0; row < tile.view.used_rows; ++row) {
-    row_pointers_[row] = seen_by_any_[row] ? exact_row(tile.view.v, shape_.dim_v, row) : zero_row_;
-  }
   for (std::size_t i = 0; i < count * group_; ++i) {
     outputs_[i] = plain_ + row_of(first_active + i / group_, i % group_) * shape_.dim_v;
   }
-  kernel_.accumulate_half_rows(row_pointers_, tile.view.used_rows, shape_.dim_v,
-                               {.a = scores_ + first_active * group_ * shape_.tile_tokens,
+  kernel_.accumulate_half_rows(head_blocks_ + tile.first_row / kBlockTokens, tile.end_row - tile.first_row,
+                               shape_.dim_v,
+                               {.a = scores_ + first_active * group_ * shape_.tile_tokens + tile.first_row,
                                 .a_stride = shape_.tile_tokens,
                                 .vectors = count * group_,
                                 .bias = nullptr,

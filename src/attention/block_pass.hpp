@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "attention/attend.hpp"
+#include "format/exact_block.hpp"
 #include "format/tile_record.hpp"
 #include "kernels/kernel_table.hpp"
 
@@ -70,17 +71,24 @@ class BlockPass {
   void find_active(std::size_t index);
   void score_sealed(const Tile& tile);
   void score_exact(const Tile& tile);
-  const float* read_mask(const Tile& tile, std::size_t active);
+  void read_masks(Tile& tile);
+  void read_mask(const Tile& tile, std::size_t active, bool is_contiguous);
+  void narrow(Tile& tile) const;
   void weigh(const Tile& tile);
-  void note_seen(const Tile& tile, const float* mask);
   void add_sealed_values(const Tile& tile);
   void list_dots(std::size_t rows);
   void add_exact_values(const Tile& tile);
+  void add_guarded_values(const Tile& tile);
   void add_exact_rows(const Tile& tile, std::size_t first_active, std::size_t count);
+  void note_seen(const Tile& tile, std::size_t first_active, std::size_t count);
+  bool all_values_finite(const Tile& tile) const;
   bool needs_separate_values(const Tile& tile) const;
+  void find_head_blocks(const Tile& tile, const TileSide& side, std::uint32_t dim);
+  void hide_unseen_values(const Tile& tile);
   void rescale(float* accumulators);
   TileScales load_scales(const TileShape& record_shape, const std::uint8_t* record);
-  const HalfBits* exact_row(const TileSide& side, std::uint32_t dim, std::size_t row) const;
+  const HalfBits* value_row(std::size_t row) const;
+  const HalfBits* mask_of(std::size_t active) const { return masks_ + active * shape_.tile_tokens; }
   std::size_t row_of(std::size_t active, std::size_t head) const { return active_[active] * group_ + head; }
 
   const AttentionShape& shape_;
@@ -92,7 +100,9 @@ class BlockPass {
   bool queries_rotated_ = false;
   bool plain_used_ = false;
   bool rotated_used_ = false;
+  bool zeros_ready_ = false;
   std::size_t active_count_ = 0;  // queries that see something of the tile at hand; rows of these are packed
+  bool all_see_all_ = false;      // those that do see every row of it
 
   std::uint32_t* active_ = nullptr;  // [max_queries], query in the block
   float* queries_plain_ = nullptr;   // [rows, dim_k], times the score scale
@@ -115,12 +125,13 @@ class BlockPass {
   float* row_scale_ = nullptr;
   float* row_zero_ = nullptr;
   float* lane_scale_ = nullptr;
-  float* mask_ = nullptr;  // [tile_tokens]
-  HalfBits* mask_halves_ = nullptr;
+  float* mask_ = nullptr;                // [tile_tokens]
+  HalfBits* masks_ = nullptr;            // [active queries, tile_tokens]
   std::uint8_t* seen_by_any_ = nullptr;  // [tile_tokens]
   std::uint8_t* seen_by_all_ = nullptr;
-  const HalfBits** row_pointers_ = nullptr;
-  HalfBits* zero_row_ = nullptr;
+  const HalfBits** head_blocks_ = nullptr;  // [tile_tokens/16], those of the KV head and side at hand
+  HalfBits* zeros_ = nullptr;               // a head block
+  HalfBits* shown_values_ = nullptr;        // [tile_tokens, dim_v], copies of head blocks with hidden rows
   float* panel_ = nullptr;
 };
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/kernel_table.hpp"
-
 namespace kvarn {
 
 KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells)
@@ -14,7 +12,7 @@ SlabPool& KvCache::record_pool(std::size_t bytes) { return record_pools_.try_emp
 SlabPool& KvCache::block_pool(std::size_t bytes) { return block_pools_.try_emplace(bytes, bytes).first->second; }
 
 StoreId KvCache::add_store(Side side, std::uint32_t layer, std::uint32_t row_values) {
-  const std::size_t block_bytes = std::size_t{kBlockRows} * row_values * sizeof(HalfBits);
+  const std::size_t block_bytes = std::size_t{kBlockTokens} * row_values * sizeof(HalfBits);
   stores_.emplace_back(side, layer, row_values, config_, &block_pool(block_bytes));
   retired_.push_back(false);
   return static_cast<StoreId>(stores_.size() - 1);
@@ -53,8 +51,7 @@ void KvCache::carry_row(const RowMove& move) {
     RowStore& store = stores_[id];
     row.resize(store.row_values());
     store.read_row(move.from_tile, move.from_row, row.data());
-    HalfBits* target = store.row_for_write(move.to_tile, move.to_row);
-    if (target != nullptr) std::memcpy(target, row.data(), row.size() * sizeof(HalfBits));
+    (void)store.write_row(move.to_tile, move.to_row, row.data());  // without memory it reads as zeros from now on
   }
 }
 
@@ -71,32 +68,28 @@ void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
   drop_released();
 }
 
-HalfBits* KvCache::writable_row(StoreId store, std::uint32_t stream, std::uint32_t cell) {
+Place KvCache::writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell) {
   Stream& target = map_.stream(stream);
-  Place place = target.places[cell];
+  const Place place = target.places[cell];
   const bool open = place && map_.tile_at(target, place).state == TileState::kOpen &&
                     map_.tile_at(target, place).refs == 1 && !stores_[store].sealed(target.refs[place.ref()].tile);
-  if (!open) {
-    relocate(stream, cell);
-    place = target.places[cell];
-  }
-  return stores_[store].row_for_write(target.refs[place.ref()].tile, place.row);
+  if (!open) relocate(stream, cell);
+  return target.places[cell];
+}
+
+template <class Value>
+Status KvCache::write_values(StoreId store, std::uint32_t stream, std::uint32_t cell, const Value* values) {
+  if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
+  const Place place = writable_place(store, stream, cell);
+  return stores_[store].write_row(map_.stream(stream).refs[place.ref()].tile, place.row, values);
 }
 
 Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values) {
-  if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
-  HalfBits* row = writable_row(store, stream, cell);
-  if (row == nullptr) return Status::kOutOfMemory;
-  kernels().floats_to_halves(values, stores_[store].row_values(), row);
-  return Status::kOk;
+  return write_values(store, stream, cell, values);
 }
 
 Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values) {
-  if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
-  HalfBits* row = writable_row(store, stream, cell);
-  if (row == nullptr) return Status::kOutOfMemory;
-  std::memcpy(row, values, stores_[store].row_values() * sizeof(HalfBits));
-  return Status::kOk;
+  return write_values(store, stream, cell, values);
 }
 
 bool KvCache::written(std::uint32_t stream, std::uint32_t cell) const {
@@ -199,7 +192,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
     for (const std::uint32_t ref : run.refs) {
       const TileRef& listed = stream.refs[ref];
       views.push_back({stores_[k].view(listed.tile), stores_[v].view(listed.tile), map_.tile(listed.tile).used,
-                       listed.cells.data()});
+                       listed.cells.data(), listed.live != map_.tile(listed.tile).used});
     }
   }
   std::vector<AttentionJob> jobs;

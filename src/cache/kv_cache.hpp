@@ -106,7 +106,10 @@ class KvCache {
  private:
   static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
 
-  HalfBits* writable_row(StoreId store, std::uint32_t stream, std::uint32_t cell);
+  // Where a cell's row can be written: its place, or a new one if its tile is shared, sealed or about to be.
+  Place writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell);
+  template <class Value>
+  Status write_values(StoreId store, std::uint32_t stream, std::uint32_t cell, const Value* values);
   void relocate(std::uint32_t stream, std::uint32_t cell);
   // Copies a row from one tile to another in every store.
   void carry_row(const RowMove& move);

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "kernels/kernel_table.hpp"
+
 namespace kvarn {
 namespace {
 
@@ -22,6 +24,16 @@ RowStore::RowStore(Side side, std::uint32_t layer, std::uint32_t row_values, con
 void RowStore::set_heads(std::uint32_t dim, SlabPool* records) {
   dim_ = dim;
   records_ = records;
+  std::vector<HalfBits> rows(block_values());
+  for (TileData& content : tiles_) {
+    for (std::uint32_t block = 0; content.blocks != nullptr && block < block_count(); ++block) {
+      if (content.blocks[block] == nullptr) continue;
+      std::memcpy(rows.data(), content.blocks[block], rows.size() * sizeof(HalfBits));
+      for (std::uint32_t token = 0; token < kBlockTokens; ++token) {
+        put_row(rows.data() + std::size_t{token} * row_values_, token, content.blocks[block]);
+      }
+    }
+  }
 }
 
 RowStore::TileData& RowStore::data(TileId tile) {
@@ -29,35 +41,67 @@ RowStore::TileData& RowStore::data(TileId tile) {
   return tiles_[tile];
 }
 
-HalfBits* RowStore::row_for_write(TileId tile, std::uint32_t row) {
+const HalfBits* RowStore::block_of(TileId tile, std::uint32_t row) const {
+  if (tile >= tiles_.size() || tiles_[tile].blocks == nullptr) return nullptr;
+  return tiles_[tile].blocks[row / kBlockTokens];
+}
+
+HalfBits* RowStore::block_for_write(TileId tile, std::uint32_t row) {
   TileData& content = data(tile);
   if (content.record != nullptr) return nullptr;
   if (content.blocks == nullptr) content.blocks = std::make_unique<HalfBits*[]>(block_count());
-  HalfBits*& block = content.blocks[row / kBlockRows];
-  if (block == nullptr) {
-    block = reinterpret_cast<HalfBits*>(blocks_->allocate());
-    if (block == nullptr) return nullptr;
+  HalfBits*& block = content.blocks[row / kBlockTokens];
+  if (block == nullptr) block = reinterpret_cast<HalfBits*>(blocks_->allocate());
+  return block;
+}
+
+void RowStore::put_row(const HalfBits* values, std::uint32_t token, HalfBits* block) const {
+  for (std::size_t at = 0; at < row_values_; at += head_values()) {
+    put_channels(layout(), values + at, token, block + at * kBlockTokens);
   }
-  return block + std::size_t{row % kBlockRows} * row_values_;
+}
+
+Status RowStore::write_row(TileId tile, std::uint32_t row, const HalfBits* values) {
+  HalfBits* block = block_for_write(tile, row);
+  if (block == nullptr) return Status::kOutOfMemory;
+  put_row(values, row % kBlockTokens, block);
+  return Status::kOk;
+}
+
+Status RowStore::write_row(TileId tile, std::uint32_t row, const float* values) {
+  HalfBits* block = block_for_write(tile, row);
+  if (block == nullptr) return Status::kOutOfMemory;
+  const std::uint32_t token = row % kBlockTokens;
+  for (std::size_t at = 0; at < row_values_; at += head_values()) {
+    HalfBits* head_block = block + at * kBlockTokens;
+    if (layout().channel_stride == 1) {
+      kernels().floats_to_halves(values + at, head_values(), head_block + std::size_t{token} * head_values());
+    } else {
+      std::array<HalfBits, kMaxRows> channels;
+      kernels().floats_to_halves(values + at, dim_, channels.data());
+      put_channels(layout(), channels.data(), token, head_block);
+    }
+  }
+  return Status::kOk;
 }
 
 void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const {
-  const TileData* content = tile < tiles_.size() ? &tiles_[tile] : nullptr;
-  if (content != nullptr && content->record != nullptr) {
+  if (sealed(tile)) {
     const std::size_t stride = record_bytes(shape());
     std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
     for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
-      decode_token(side_, dim_, config_.tile_tokens, bits(), content->record + head * stride, row, scratch,
+      decode_token(side_, dim_, config_.tile_tokens, bits(), tiles_[tile].record + head * stride, row, scratch,
                    values + std::size_t{head} * dim_);
     }
     return;
   }
-  const HalfBits* block =
-      content != nullptr && content->blocks != nullptr ? content->blocks[row / kBlockRows] : nullptr;
+  const HalfBits* block = block_of(tile, row);
   if (block == nullptr) {
     std::memset(values, 0, row_values_ * sizeof(HalfBits));
-  } else {
-    std::memcpy(values, block + std::size_t{row % kBlockRows} * row_values_, row_values_ * sizeof(HalfBits));
+    return;
+  }
+  for (std::size_t at = 0; at < row_values_; at += head_values()) {
+    get_channels(layout(), block + at * kBlockTokens, row % kBlockTokens, values + at);
   }
 }
 
@@ -79,16 +123,12 @@ void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) cons
 }
 
 Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const {
-  static constexpr std::array<HalfBits, kMaxRows> kZeros{};  // a row nobody wrote reads as zeros
-  std::array<const HalfBits*, 256> rows;
-  const TileData* content = tile < tiles_.size() ? &tiles_[tile] : nullptr;
-  for (std::uint32_t row = 0; row < config_.tile_tokens; ++row) {
-    const HalfBits* block =
-        content != nullptr && content->blocks != nullptr ? content->blocks[row / kBlockRows] : nullptr;
-    rows[row] = block == nullptr ? kZeros.data()
-                                 : block + std::size_t{row % kBlockRows} * row_values_ + std::size_t{head} * dim_;
+  std::array<const HalfBits*, 256 / kBlockTokens> head_blocks;
+  for (std::uint32_t block = 0; block < block_count(); ++block) {
+    const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
+    head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
   }
-  return encode_tile(side_, dim_, bits(), config_.level, {rows.data(), config_.tile_tokens}, scratch,
+  return encode_tile(side_, dim_, bits(), config_.level, {head_blocks.data(), block_count()}, scratch,
                      record + head * record_bytes(shape()));
 }
 
@@ -98,7 +138,7 @@ void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
 }
 
 TileSide RowStore::view(TileId tile) const {
-  static constexpr HalfBits* kNoBlocks[256 / kBlockRows] = {};
+  static constexpr HalfBits* kNoBlocks[256 / kBlockTokens] = {};
   if (tile >= tiles_.size()) return {nullptr, kNoBlocks};
   const TileData& content = tiles_[tile];
   if (content.record != nullptr) return {content.record, nullptr};
@@ -109,9 +149,8 @@ Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* v
   const bool was_sealed = sealed(tile);
   drop(tile);
   for (std::uint32_t row = 0; row < rows; ++row) {
-    HalfBits* target = row_for_write(tile, row);
-    if (target == nullptr) return Status::kOutOfMemory;
-    std::memcpy(target, values + std::size_t{row} * row_values_, row_values_ * sizeof(HalfBits));
+    const Status status = write_row(tile, row, values + std::size_t{row} * row_values_);
+    if (status != Status::kOk) return status;
   }
   if (!was_sealed) return Status::kOk;
   std::uint8_t* record = allocate_record();
@@ -144,7 +183,7 @@ void RowStore::copy_tile(TileId from, TileId to) {
     if (source.blocks[block] == nullptr) continue;
     target.blocks[block] = reinterpret_cast<HalfBits*>(blocks_->allocate());
     if (target.blocks[block] == nullptr) continue;
-    std::memcpy(target.blocks[block], source.blocks[block], std::size_t{kBlockRows} * row_values_ * sizeof(HalfBits));
+    std::memcpy(target.blocks[block], source.blocks[block], block_values() * sizeof(HalfBits));
   }
 }
 

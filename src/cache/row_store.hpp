@@ -1,5 +1,6 @@
-// The rows of one layer's K or V: per tile either exact half-precision rows in blocks of 16, or one sealed record per
-// KV head. Knows tiles by number; which token is where is the cell map's business.
+// The rows of one layer's K or V: per tile either exact half-precision rows in blocks of 16 tokens
+// (format/exact_block.hpp), or one sealed record per KV head. Knows tiles by number; which token is where is the cell
+// map's business.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +10,11 @@
 #include "attention/attend.hpp"
 #include "cache/cache_config.hpp"
 #include "cache/slab_pool.hpp"
+#include "format/exact_block.hpp"
 
 namespace kvarn {
 
 using TileId = std::uint32_t;
-
-inline constexpr std::uint32_t kBlockRows = 16;  // rows that are given memory together
 
 class RowStore {
  public:
@@ -29,11 +29,14 @@ class RowStore {
   TileShape shape() const { return tile_shape(side_, config_.tile_tokens, dim_, bits()); }
   std::size_t records_bytes() const { return record_bytes(shape()) * (row_values_ / dim_); }
 
-  // The head dimension, learned at the first attention; `records` hands out slots of records_bytes().
+  // The head dimension, learned at the first attention; `records` hands out slots of records_bytes(). Blocks that were
+  // written before, [16, row_values] until now, are laid out for attention.
   void set_heads(std::uint32_t dim, SlabPool* records);
 
-  // The 16-row block's memory for writing one exact row; nullptr when there is no memory or the tile is sealed here.
-  HalfBits* row_for_write(TileId tile, std::uint32_t row);
+  // Writes one exact row; floats are rounded to nearest even and saturate at +-65504. kOutOfMemory: there is no memory,
+  // or the tile is sealed here.
+  Status write_row(TileId tile, std::uint32_t row, const HalfBits* values);
+  Status write_row(TileId tile, std::uint32_t row, const float* values);
   // Copies one row as half-precision values: what was written, zeros if nothing was, decoded values of a sealed tile.
   void read_row(TileId tile, std::uint32_t row, HalfBits* values) const;
   // Copies rows [0, rows) of a tile to values[row * row_values()].
@@ -63,12 +66,23 @@ class RowStore {
 
  private:
   struct TileData {
-    std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers, null where nothing was written
+    std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers to [kv_heads] head blocks, null: nothing written
     std::uint8_t* record = nullptr;
     bool kept_exact = false;  // a row has no record (a NaN, a scale out of range)
   };
   TileData& data(TileId tile);
-  std::uint32_t block_count() const { return config_.tile_tokens / kBlockRows; }
+  std::uint32_t block_count() const { return config_.tile_tokens / kBlockTokens; }
+  std::size_t block_values() const { return std::size_t{kBlockTokens} * row_values_; }
+  // Until the heads are known a row is one head of row_values channels, as in a V block.
+  std::uint32_t head_values() const { return dim_ == 0 ? row_values_ : dim_; }
+  HeadBlockLayout layout() const {
+    return side_ == Side::kKey && dim_ != 0 ? key_block_layout(dim_) : value_block_layout(head_values());
+  }
+  // The block that a row lies in, nullptr if it was never written; the other one takes memory for it and is nullptr
+  // without memory or in a sealed tile.
+  const HalfBits* block_of(TileId tile, std::uint32_t row) const;
+  HalfBits* block_for_write(TileId tile, std::uint32_t row);
+  void put_row(const HalfBits* values, std::uint32_t token, HalfBits* block) const;
 
   Side side_;
   std::uint32_t layer_;

@@ -20,7 +20,7 @@ constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 
 // The scratch of one tile, carved in a fixed order.
 struct Workspace {
   float* tile;      // [rows, lanes]
-  float* balanced;  // [rows, lanes]; before that the tile as it was gathered
+  float* balanced;  // [rows, lanes]; before that 16 tokens of K as they were gathered
   BalanceScales scales;
   HalfBits* fields;     // row scales, row zeros, lane scales as the record holds them
   std::uint8_t* codes;  // [rows, lanes]
@@ -48,15 +48,21 @@ struct Workspace {
   }
 };
 
-// The rotated rows of K become its lanes, those of V its rows.
-void gather_rotated(Side side, std::uint32_t dim, std::span<const HalfBits* const> rows, const Workspace& work) {
+// The rotated tokens of K become the tile's lanes, 16 at a time, those of V its rows.
+void gather_rotated(Side side, std::uint32_t dim, std::span<const HalfBits* const> head_blocks, const Workspace& work) {
   const KernelTable& kernel = kernels();
-  float* gathered = side == Side::kKey ? work.balanced : work.tile;
-  for (std::size_t token = 0; token < rows.size(); ++token) {
-    kernel.halves_to_floats(rows[token], dim, gathered + token * dim);
+  const std::size_t values = head_block_values(dim);
+  const std::size_t tokens = head_blocks.size() * kBlockTokens;
+  for (std::size_t block = 0; block < head_blocks.size(); ++block) {
+    float* gathered = side == Side::kKey ? work.balanced : work.tile + block * values;
+    if (head_blocks[block] == nullptr) {
+      std::fill_n(gathered, values, 0.0f);
+    } else {
+      kernel.halves_to_floats(head_blocks[block], values, gathered);
+    }
+    if (side == Side::kKey) kernel.rotate_lanes(gathered, dim, work.tile + block * kBlockTokens, tokens);
   }
-  kernel.rotate(gathered, rows.size(), dim);
-  if (side == Side::kKey) kernel.transpose(gathered, rows.size(), dim, dim, work.tile, rows.size());
+  if (side == Side::kValue) kernel.rotate(work.tile, tokens, dim);
 }
 
 // floor(log2(root mean square)) of the tile; 0 if that is not a positive number.
@@ -132,15 +138,16 @@ float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint
 std::size_t codec_scratch_bytes(const TileShape& shape) { return Workspace::bytes(shape); }
 
 Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
-                   std::span<const HalfBits* const> rows, std::byte* scratch, std::uint8_t* record) {
-  if (rows.size() > std::max(kMaxRows, kMaxLanes)) return Status::kInvalidArgument;
-  const TileShape shape = tile_shape(side, static_cast<std::uint32_t>(rows.size()), dim, bits);
+                   std::span<const HalfBits* const> head_blocks, std::byte* scratch, std::uint8_t* record) {
+  if (head_blocks.size() > std::max(kMaxRows, kMaxLanes) / kBlockTokens) return Status::kInvalidArgument;
+  const auto tokens = static_cast<std::uint32_t>(head_blocks.size() * kBlockTokens);
+  const TileShape shape = tile_shape(side, tokens, dim, bits);
   if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
-  for (const HalfBits* row : rows) {
-    if (!kernels().all_finite(row, dim)) return Status::kNonFinite;
+  for (const HalfBits* block : head_blocks) {
+    if (block != nullptr && !kernels().all_finite(block, head_block_values(dim))) return Status::kNonFinite;
   }
   const Workspace work(shape, scratch);
-  gather_rotated(side, dim, rows, work);
+  gather_rotated(side, dim, head_blocks, work);
   return encode_rotated(shape, level, work, record);
 }
 

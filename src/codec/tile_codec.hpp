@@ -8,6 +8,7 @@
 
 #include "base/half.hpp"
 #include "base/result.hpp"
+#include "format/exact_block.hpp"
 #include "format/tile_record.hpp"
 
 namespace kvarn {
@@ -31,11 +32,12 @@ constexpr TileShape tile_shape(Side side, std::uint32_t tokens, std::uint32_t di
 // Bytes of scratch that encode_tile and decode_token need for this shape (64-byte aligned memory).
 std::size_t codec_scratch_bytes(const TileShape& shape);
 
-// Encodes one KV head's tile. rows[t] points to `dim` exact channels of token t (rows.size() = tokens), un-rotated.
-// Writes record_bytes(shape) bytes. Deterministic: the same rows give the same bytes on every instruction set.
+// Encodes one KV head's tile. head_blocks point to 16 exact tokens each (format/exact_block.hpp), un-rotated; a null
+// one reads as zeros. Writes record_bytes(shape) bytes. Deterministic: the same rows give the same bytes on every
+// instruction set.
 // Errors: kInvalidArgument, kNonFinite (a NaN or infinity in the rows), kOutOfRange; on error the record is untouched.
 Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
-                   std::span<const HalfBits* const> rows, std::byte* scratch, std::uint8_t* record);
+                   std::span<const HalfBits* const> head_blocks, std::byte* scratch, std::uint8_t* record);
 
 // Decodes one token of a sealed tile to `dim` un-rotated channels, rounded to half precision (saturating at +-65504).
 void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,

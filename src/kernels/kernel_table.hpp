@@ -105,6 +105,9 @@ struct KernelTable {
 
   // Hadamard rotation in power-of-two blocks of `count` rows of `dim` channels; its own inverse.
   void (*rotate)(float* rows, std::size_t count, std::size_t dim);
+  // The same rotation of 16 rows that lie side by side, values[dim, 16]: every lane gets the bits that rotate() gives
+  // it as a row. Works in `values` and leaves the result in out[c * out_stride + lane].
+  void (*rotate_lanes)(float* values, std::size_t dim, float* out, std::size_t out_stride);
   // out[c * out_stride + r] = in[r * in_stride + c], r < rows, c < columns.
   void (*transpose)(const float* in, std::size_t rows, std::size_t columns, std::size_t in_stride, float* out,
                     std::size_t out_stride);
@@ -134,11 +137,11 @@ struct KernelTable {
                        std::int8_t* digits, FoldedVector* folded);
   // Vector after vector, so that a later one may add to what an earlier one wrote.
   void (*dot_codes)(const CodeTile& tile, const DotVector* vectors, std::size_t count, const float* lane_scale);
-  // x[r][l] = row_pointers[r][l].
-  void (*accumulate_half_rows)(const HalfBits* const* row_pointers, std::size_t rows, std::size_t lanes,
+  // Exact values: x[r][l] = blocks[r / 16][r % 16 * lanes + l]; any number of rows.
+  void (*accumulate_half_rows)(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
                                const Accumulation& accumulation);
-  // x[r][l] = lane_pointers[l][r].
-  void (*accumulate_half_lanes)(const HalfBits* const* lane_pointers, std::size_t rows, std::size_t lanes,
+  // Exact keys: x[r][l] = blocks[l / 16][r * 16 + l % 16].
+  void (*accumulate_half_lanes)(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
                                 const Accumulation& accumulation);
 
   // Adds rows of scores, each to its own state; keep[i] is the factor that old accumulators must be multiplied with.

@@ -52,6 +52,60 @@ void rotate(float* rows, std::size_t count, std::size_t dim) {
   }
 }
 
+// Butterflies between Count vectors: the stages of distances 1, 2, ... Count / 2 in turn.
+template <int Count, int Distance = 1>
+KVARN_INLINE void cross_butterflies(F32 (&x)[Count]) {
+  if constexpr (Distance < Count) {
+    unroll<Count>([&](auto i) {
+      constexpr int kRow = decltype(i)::value;
+      if constexpr ((kRow & Distance) == 0) {
+        const F32 a = x[kRow];
+        const F32 b = x[kRow + Distance];
+        x[kRow] = a + b;
+        x[kRow + Distance] = a - b;
+      }
+    });
+    cross_butterflies<Count, Distance * 2>(x);
+  }
+}
+
+// The stages of distances `distance`, ... `distance` * Count / 2 of a block [size, 16], rows against rows.
+template <int Count>
+void rotate_stages(float* block, std::size_t size, std::size_t distance) {
+  for (std::size_t start = 0; start < size; start += Count * distance) {
+    for (std::size_t at = start * kPartials; at < (start + distance) * kPartials; at += kWidth) {
+      F32 x[Count];
+      unroll<Count>([&](auto i) { x[i.value] = load(block + at + i.value * distance * kPartials); });
+      cross_butterflies(x);
+      unroll<Count>([&](auto i) { store(x[i.value], block + at + i.value * distance * kPartials); });
+    }
+  }
+}
+
+void rotate_lanes_block(float* block, std::size_t size, float* out, std::size_t out_stride) {
+  std::size_t distance = 1;
+  for (; distance * 8 <= size; distance *= 8) rotate_stages<8>(block, size, distance);
+  if (distance * 4 == size) rotate_stages<4>(block, size, distance);
+  if (distance * 2 == size) rotate_stages<2>(block, size, distance);
+  const F32 unit = splat(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(size))));
+  for (std::size_t row = 0; row < size; ++row) {
+    unroll<kPartialVectors>([&](auto i) {
+      store(load(block + row * kPartials + i.value * kWidth) * unit, out + row * out_stride + i.value * kWidth);
+    });
+  }
+}
+
+void rotate_lanes(float* values, std::size_t dim, float* out, std::size_t out_stride) {
+  for (std::size_t left = dim; left > 0;) {
+    std::size_t size = 16;
+    while (size * 2 <= left) size *= 2;
+    rotate_lanes_block(values, size, out, out_stride);
+    values += size * kPartials;
+    out += size * out_stride;
+    left -= size;
+  }
+}
+
 void transpose(const float* in, std::size_t rows, std::size_t columns, std::size_t in_stride, float* out,
                std::size_t out_stride) {
   for (std::size_t row = 0; row < rows; row += kWidth) {

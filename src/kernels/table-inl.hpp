@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/accumulate-inl.hpp"
+#include "kernels/accumulate_half-inl.hpp"
 #include "kernels/codes-inl.hpp"
 #include "kernels/dot-inl.hpp"
 #include "kernels/kernel_table.hpp"
@@ -18,6 +19,7 @@ constexpr KernelTable make_table(const char* name) {
           .floats_to_halves = floats_to_halves,
           .all_finite = all_finite,
           .rotate = rotate,
+          .rotate_lanes = rotate_lanes,
           .transpose = transpose,
           .sum_of_squares = sum_of_squares,
           .scale_values = scale_values,

@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <random>
 #include <vector>
 
 #include "fake_engine.hpp"
+#include "kernels/kernel_table.hpp"
 
 namespace kvarn {
 namespace {
@@ -124,6 +126,57 @@ TEST(Records, FourInterleavedSlots_WriteTheSameBytesAsOneAlone) {
     for (const Side side : {Side::kKey, Side::kValue}) {
       EXPECT_EQ(read(alone, 0, side, cells_alone[token]), read(together, 0, side, cells_together[token])) << token;
     }
+  }
+}
+
+// Rows are laid out for attention once the heads are known; what was written before is moved then.
+TEST(Rows, WrittenBeforeTheHeadsAreKnown_ReadBackAndAttendAsIfAfter) {
+  constexpr std::uint32_t kCells = 40, kRow = 96;
+  constexpr HeadCounts kCounts{4, 2, 48, 48};
+  std::mt19937 random(20);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(std::size_t{kCells} * kRow), q(4 * 48);
+  for (float& value : values) value = normal(random);
+  for (float& value : q) value = normal(random);
+  values[5] = 1e9f;  // saturates
+  std::vector<HalfBits> mask(kCells, 0);
+  BatchMask batch;
+  batch.data = mask.data();
+  batch.slices = batch.queries = 1;
+  batch.columns = batch.query_stride = kCells;
+  std::vector<std::vector<float>> outputs;
+  for (const std::uint32_t known_from : {0u, 1u, 17u, kCells}) {
+    KvCache cache(config_of("k4v4", 32, 0, 128), 1, 64);
+    const StoreId k = cache.add_store(Side::kKey, 0, kRow);
+    const StoreId v = cache.add_store(Side::kValue, 0, kRow);
+    std::vector<HalfBits> halves(kRow), back(kRow);
+    const auto expect_rows = [&](std::uint32_t count) {
+      for (std::uint32_t cell = 0; cell < count; ++cell) {
+        kernels().floats_to_halves(&values[std::size_t{cell} * kRow], kRow, halves.data());
+        for (const StoreId store : {k, v}) {
+          cache.read_row(store, 0, cell, back.data());
+          ASSERT_EQ(back, halves) << "cell " << cell << " heads known from " << known_from;
+        }
+      }
+    };
+    for (std::uint32_t cell = 0; cell < kCells; ++cell) {
+      if (cell == known_from) {
+        ASSERT_EQ(cache.learn_heads(k, v, kCounts), Status::kOk);
+        expect_rows(cell);
+      }
+      const float* row = &values[std::size_t{cell} * kRow];
+      kernels().floats_to_halves(row, kRow, halves.data());
+      ASSERT_EQ(cache.write_row(k, 0, cell, row), Status::kOk);
+      ASSERT_EQ(cell % 2 == 0 ? cache.write_row(v, 0, cell, row) : cache.write_row(v, 0, cell, halves.data()),
+                Status::kOk);
+    }
+    expect_rows(kCells);
+    std::vector<float> out(q.size());
+    const AttentionTensors tensors{q.data(), 0, q.size(), 48, out.data(), 0, q.size(), 48};
+    ASSERT_EQ(cache.attend(k, v, kCounts, {.scale = 0.1f}, batch, tensors, Runner{}), Status::kOk);
+    expect_rows(kCells);
+    outputs.push_back(out);
+    EXPECT_EQ(out, outputs[0]) << "heads known from " << known_from;
   }
 }
 

@@ -104,6 +104,56 @@ TEST(Attend, EveryGroupAndQueryCount_MatchesTheReference) {
   }
 }
 
+TEST(Attend, ExactTilesOfEveryTailLength_MatchTheReference) {
+  std::uint32_t seed = 1000;
+  for (std::uint32_t tail = 1; tail <= 16; ++tail) {
+    for (const std::uint32_t dim : {16u, 48u, 80u, 96u, 192u}) {
+      for (const std::uint32_t queries : {1u, 3u, 40u}) {
+        ProblemSpec spec{.queries = queries, .tiles = 3, .kind = TileKind::kExact, .last_tile_rows = 16 + tail};
+        spec.shape.dim_k = spec.shape.dim_v = dim;
+        spec.shape.tile_tokens = 48;
+        spec.mask = tail % 2 == 0 ? MaskKind::kCausal : MaskKind::kAll;
+        spec.holes = dim % 32 == 0 ? HoleKind::kOne : HoleKind::kNone;
+        expect_reference(with_seed(spec, seed++));
+      }
+    }
+  }
+}
+
+TEST(Attend, NullBlocksAndHoles_MatchTheReference) {
+  std::uint32_t seed = 2000;
+  for (const MaskKind mask : {MaskKind::kAll, MaskKind::kCausal, MaskKind::kRandom, MaskKind::kInterleaved}) {
+    for (const bool has_null_blocks : {false, true}) {
+      for (const HoleKind holes : {HoleKind::kNone, HoleKind::kMany}) {
+        for (const std::uint32_t dim : {16u, 80u, 128u}) {
+          for (const std::uint32_t queries : {1u, 6u, 50u}) {
+            ProblemSpec spec{.queries = queries, .tiles = 4, .kind = TileKind::kExact, .mask = mask};
+            spec.has_null_blocks = has_null_blocks;
+            spec.holes = holes;
+            spec.shape.dim_k = spec.shape.dim_v = dim;
+            spec.shape.tile_tokens = 64;
+            expect_reference(with_seed(spec, seed++));
+          }
+        }
+      }
+    }
+  }
+}
+
+// Each query sees a window of the tile that starts and ends within blocks.
+TEST(Attend, SlidingWindow_MatchesTheReference) {
+  std::uint32_t seed = 3000;
+  for (const TileKind kind : {TileKind::kExact, TileKind::kMixed}) {
+    for (const std::uint32_t queries : {1u, 9u, 70u}) {
+      for (const std::uint32_t tokens : {32u, 128u}) {
+        ProblemSpec spec{.queries = queries, .tiles = 5, .kind = kind, .mask = MaskKind::kWindow};
+        spec.shape.tile_tokens = tokens;
+        expect_reference(with_seed(spec, seed++));
+      }
+    }
+  }
+}
+
 TEST(Attend, EveryCodeWidth_MatchesTheReference) {
   std::uint32_t seed = 200;
   for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
@@ -122,8 +172,8 @@ TEST(Attend, EveryCodeWidth_MatchesTheReference) {
 
 TEST(Attend, EveryMask_MatchesTheReference) {
   std::uint32_t seed = 300;
-  for (const MaskKind mask :
-       {MaskKind::kNone, MaskKind::kAll, MaskKind::kCausal, MaskKind::kRandom, MaskKind::kInterleaved}) {
+  for (const MaskKind mask : {MaskKind::kNone, MaskKind::kAll, MaskKind::kCausal, MaskKind::kRandom,
+                              MaskKind::kInterleaved, MaskKind::kWindow}) {
     for (const TileKind kind : {TileKind::kSealed, TileKind::kExact, TileKind::kMixed}) {
       for (const std::uint32_t queries : {1u, 4u, 70u}) {
         for (const std::uint32_t tiles : {0u, 1u, 2u, 9u}) {
@@ -249,7 +299,7 @@ TEST(Attend, OneToken_GivesItsValueExactly) {
   const HalfBits value[] = {float_to_half(1.5f), float_to_half(-3.0e4f), float_to_half(6e-8f), 0};
   std::vector<HalfBits> k(16 * 16, 0x7E00), v(16 * 16, 0x7E00);
   for (std::size_t i = 0; i < 16; ++i) {
-    k[i] = float_to_half(static_cast<float>(i));
+    k[i * 16] = float_to_half(static_cast<float>(i));  // channel i of token 0
     v[i] = value[i % 4];
   }
   const HalfBits* k_block = k.data();
@@ -278,8 +328,11 @@ TEST(Attend, ForeignNanInTheSameTile_ChangesNothing) {
   std::vector<float> q(2 * kDim, 0.5f), clean(2 * kDim), poisoned(2 * kDim);
   const std::vector<Visibility> some(2, Visibility::kSome);
   const auto run = [&](std::vector<float>& out) {
-    const HalfBits* block = rows.data();
-    const TileView view{.k = {.blocks = &block}, .v = {.blocks = &block}, .used_rows = 16, .cells = cells.data()};
+    std::vector<HalfBits> keys(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) keys[i % kDim * 16 + i / kDim] = rows[i];
+    const HalfBits* k_block = keys.data();
+    const HalfBits* v_block = rows.data();
+    const TileView view{.k = {.blocks = &k_block}, .v = {.blocks = &v_block}, .used_rows = 16, .cells = cells.data()};
     const AttentionJob job{.tiles = {&view, 1},
                            .queries = 2,
                            .visibility = some.data(),

@@ -134,14 +134,17 @@ class WholeNumberTile {
     fill(scale_, lanes);
     fill(keep_, vectors);
     x_.resize(rows * lanes);
-    transposed_.resize(rows * lanes);
+    for (HalfBits& value : x_) value = float_to_half(static_cast<float>(digit_(random_)));
+    // Blocks lie apart and in any order; what no row or lane of the tile stands for is NaN.
+    row_blocks_.assign((rows + 15) / 16, std::vector<HalfBits>(16 * lanes, 0x7E00));
+    lane_blocks_.assign(lanes / 16, std::vector<HalfBits>(16 * rows, 0x7E00));
     for (std::size_t r = 0; r < rows; ++r) {
       for (std::size_t l = 0; l < lanes; ++l) {
-        x_[r * lanes + l] = transposed_[l * rows + r] = float_to_half(static_cast<float>(digit_(random_)));
+        row_blocks_[r / 16][r % 16 * lanes + l] = lane_blocks_[l / 16][r * 16 + l % 16] = x_[r * lanes + l];
       }
     }
-    for (std::size_t r = 0; r < rows; ++r) row_pointers_.push_back(&x_[r * lanes]);
-    for (std::size_t l = 0; l < lanes; ++l) lane_pointers_.push_back(&transposed_[l * rows]);
+    for (const auto& block : row_blocks_) row_pointers_.push_back(block.data());
+    for (const auto& block : lane_blocks_) lane_pointers_.push_back(block.data());
   }
 
   std::vector<float> accumulate(const KernelTable& table, bool from_lanes) const {
@@ -181,7 +184,8 @@ class WholeNumberTile {
   std::mt19937 random_;
   std::uniform_int_distribution<int> digit_{-9, 9};
   std::vector<float> a_, bias_, scale_, keep_;
-  std::vector<HalfBits> x_, transposed_;
+  std::vector<HalfBits> x_;
+  std::vector<std::vector<HalfBits>> row_blocks_, lane_blocks_;
   std::vector<const HalfBits*> row_pointers_, lane_pointers_;
 };
 
@@ -195,6 +199,42 @@ TEST_P(Accumulate, HalfRowsAndHalfLanes_GiveTheExactSum) {
       for (const KernelTable* table : available_kernels()) {
         EXPECT_EQ(tile.accumulate(*table, false), expected) << table->name << " rows " << rows << "x" << lanes;
         EXPECT_EQ(tile.accumulate(*table, true), expected) << table->name << " lanes " << rows << "x" << lanes;
+      }
+    }
+  }
+}
+
+TEST_P(Accumulate, HalfRowsOfAnyNumber_GiveTheExactSum) {
+  for (std::size_t rows = 1; rows <= 33; ++rows) {
+    for (const std::size_t lanes : {16u, 48u, 80u, 96u, 192u, 256u}) {
+      const WholeNumberTile tile(GetParam(), rows, lanes);
+      const std::vector<float> expected = tile.expected();
+      for (const KernelTable* table : available_kernels()) {
+        EXPECT_EQ(tile.accumulate(*table, false), expected) << table->name << " rows " << rows << "x" << lanes;
+      }
+    }
+  }
+}
+
+TEST(RotateLanes, EveryLane_GetsTheBitsOfRotatedRows) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (const std::size_t dim : {16u, 32u, 48u, 64u, 80u, 96u, 128u, 192u, 256u, 576u, 1024u}) {
+    std::vector<float> rows(16 * dim);
+    for (float& value : rows) value = normal(random);
+    for (std::size_t i = 0; i < rows.size(); i += 11) rows[i] = i % 2 == 0 ? 0.0f : -0.0f;
+    std::vector<float> expected = rows;
+    available_kernels()[0]->rotate(expected.data(), 16, dim);
+    for (const KernelTable* table : available_kernels()) {
+      std::vector<float> side_by_side(rows.size()), out(dim * 21, 7.0f);
+      table->transpose(rows.data(), 16, dim, dim, side_by_side.data(), 16);
+      table->rotate_lanes(side_by_side.data(), dim, out.data(), 21);
+      for (std::size_t channel = 0; channel < dim; ++channel) {
+        for (std::size_t row = 0; row < 21; ++row) {
+          const float wanted = row < 16 ? expected[row * dim + channel] : 7.0f;
+          ASSERT_EQ(0, std::memcmp(&wanted, &out[channel * 21 + row], sizeof wanted))
+              << table->name << " dim " << dim << " channel " << channel << " row " << row;
+        }
       }
     }
   }

@@ -19,7 +19,8 @@
 namespace kvarn {
 
 enum class TileKind { kSealed, kExact, kMixed };  // mixed: both kinds in turn, K and V apart
-enum class MaskKind { kNone, kAll, kCausal, kRandom, kInterleaved };
+enum class MaskKind { kNone, kAll, kCausal, kRandom, kInterleaved, kWindow };
+enum class HoleKind { kOne, kNone, kMany };  // rows of exact tiles without a token; many: a third
 
 struct ProblemSpec {
   AttentionShape shape{
@@ -31,6 +32,9 @@ struct ProblemSpec {
   MaskKind mask = MaskKind::kCausal;
   bool has_sinks = false;
   bool has_equal_values = false;
+  HoleKind holes = HoleKind::kOne;
+  bool has_null_blocks = false;      // some exact blocks were never written
+  std::uint32_t last_tile_rows = 0;  // 0: any number
   std::uint32_t seed = 1;
 };
 
@@ -149,17 +153,26 @@ class TiledProblem {
       const bool k_sealed = spec_.kind == TileKind::kSealed || (spec_.kind == TileKind::kMixed && tile % 2 == 0);
       const bool v_sealed = spec_.kind == TileKind::kSealed || (spec_.kind == TileKind::kMixed && tile % 3 == 0);
       const std::uint32_t tokens = spec_.shape.tile_tokens;
-      const std::uint32_t used = tile + 1 < spec_.tiles ? tokens : 1 + below(tokens);
+      const std::uint32_t last_rows = spec_.last_tile_rows != 0 ? spec_.last_tile_rows : 1 + below(tokens);
+      const std::uint32_t used = tile + 1 < spec_.tiles ? tokens : last_rows;
       const auto first = order.begin() + tile * tokens;
       tile_cells_.emplace_back(first, first + used);
       std::vector<std::uint32_t>& cells = tile_cells_.back();
-      if (!k_sealed && !v_sealed && used > 2) cells[used / 2] = TileView::kNoCell;
+      if (!k_sealed && !v_sealed) make_holes(cells);
       TileView view;
+      view.has_gaps = below(2) == 0 || std::count(cells.begin(), cells.end(), TileView::kNoCell) != 0;
       view.used_rows = used;
       view.cells = cells.data();
       view.k = make_side(Side::kKey, k_sealed, cells);
       view.v = make_side(Side::kValue, v_sealed, cells);
       views_.push_back(view);
+    }
+  }
+
+  void make_holes(std::vector<std::uint32_t>& cells) {
+    if (spec_.holes == HoleKind::kOne && cells.size() > 2) cells[cells.size() / 2] = TileView::kNoCell;
+    for (std::uint32_t& cell : cells) {
+      if (spec_.holes == HoleKind::kMany && below(3) == 0) cell = TileView::kNoCell;
     }
   }
 
@@ -178,24 +191,41 @@ class TiledProblem {
     Side16& memory = sides_.back();
     std::vector<float>& dense = side == Side::kKey ? k_ : v_;
     std::vector<float>& original = side == Side::kKey ? original_k_ : original_v_;
-    for (std::size_t row = 0; row < cells.size(); ++row) {
-      if (cells[row] == TileView::kNoCell) continue;
-      for (std::size_t i = 0; i < row_size; ++i) {
-        dense[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
-        original[cells[row] * row_size + i] = dense[cells[row] * row_size + i];
-      }
-    }
+    const auto keep_row = [&](std::size_t row, std::vector<float>& to) {
+      if (cells[row] == TileView::kNoCell) return;
+      for (std::size_t i = 0; i < row_size; ++i)
+        to[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
+    };
     if (sealed) {
+      for (std::size_t row = 0; row < cells.size(); ++row) keep_row(row, original);
       seal(side, dim, bits, rows, memory);
       return spread_sealed(side, dim, bits, cells, memory, dense);
     }
     for (std::size_t block = 0; block < shape.tile_tokens / 16; ++block) {
-      const auto first = rows.begin() + static_cast<std::ptrdiff_t>(block * 16 * row_size);
-      const bool is_used = block * 16 < cells.size();
-      memory.blocks.push_back(std::make_unique<Halves>(first, first + static_cast<std::ptrdiff_t>(16 * row_size)));
-      memory.pointers.push_back(is_used ? memory.blocks.back()->data() : nullptr);
+      const bool is_written = block * 16 < cells.size() && !(spec_.has_null_blocks && below(3) == 0);
+      memory.blocks.push_back(is_written ? make_block(side, dim, &rows[block * 16 * row_size]) : nullptr);
+      memory.pointers.push_back(is_written ? memory.blocks.back()->data() : nullptr);
+    }
+    for (std::size_t row = 0; row < cells.size(); ++row) {
+      if (memory.pointers[row / 16] == nullptr) continue;
+      keep_row(row, dense);
+      keep_row(row, original);
     }
     return {.records = nullptr, .blocks = memory.pointers.data()};
+  }
+
+  // 16 rows as attention reads them: K [kv_heads, dim, 16], V [kv_heads, 16, dim].
+  std::unique_ptr<Halves> make_block(Side side, std::size_t dim, const HalfBits* rows) const {
+    const std::size_t heads = spec_.shape.kv_heads;
+    auto block = std::make_unique<Halves>(16 * heads * dim);
+    for (std::size_t at = 0; at < block->size(); ++at) {
+      const std::size_t token = at / (heads * dim);
+      const std::size_t head = at / dim % heads;
+      const std::size_t channel = at % dim;
+      const std::size_t place = side == Side::kKey ? channel * 16 + token : token * dim + channel;
+      (*block)[head * 16 * dim + place] = rows[at];
+    }
+    return block;
   }
 
   void seal(Side side, std::uint32_t dim, std::uint32_t bits, const Halves& rows, Side16& memory) {
@@ -204,9 +234,12 @@ class TiledProblem {
     std::vector<std::byte> scratch(codec_scratch_bytes(record_shape) + 64);
     memory.records.resize(shape.kv_heads * record_bytes(record_shape));
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      std::vector<std::unique_ptr<Halves>> blocks;
       std::vector<const HalfBits*> pointers;
-      for (std::uint32_t t = 0; t < shape.tile_tokens; ++t)
-        pointers.push_back(&rows[(t * shape.kv_heads + head) * dim]);
+      for (std::uint32_t t = 0; t < shape.tile_tokens; t += 16) {
+        blocks.push_back(make_block(side, dim, &rows[std::size_t{t} * shape.kv_heads * dim]));
+        pointers.push_back(blocks.back()->data() + std::size_t{head} * 16 * dim);
+      }
       std::byte* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
       const Status status = encode_tile(side, dim, bits, EncoderLevel::kScaled, pointers, aligned,
                                         memory.records.data() + head * record_bytes(record_shape));
@@ -243,6 +276,8 @@ class TiledProblem {
         return true;
       case MaskKind::kCausal:
         return rank < cells_ - spec_.queries + query + 1 || cells_ < spec_.queries;
+      case MaskKind::kWindow:
+        return rank >= query && rank < query + 77;
       case MaskKind::kRandom:
         return below(3) != 0;
       case MaskKind::kInterleaved:

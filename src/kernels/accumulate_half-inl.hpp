@@ -1,0 +1,181 @@
+// Multiply-accumulate with exact rows in half precision, as blocks of 16 tokens hold them (format/exact_block.hpp). Few
+// vectors read the halves themselves, many share a panel of floats; the sums are those of accumulate-inl.hpp.
+#pragma once
+
+#include "kernels/accumulate-inl.hpp"
+#include "simd/half_vector.hpp"
+
+namespace kvarn {
+namespace {
+
+constexpr std::size_t kHalfBlock = 16;  // tokens
+
+// Up to this many vectors are fewer loads than the panel costs.
+constexpr std::size_t kDirectVectors = 8;
+
+KVARN_INLINE void prefetch_halves(const HalfBits* from, std::size_t count) {
+  constexpr std::size_t kLine = 64 / sizeof(HalfBits);
+  for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
+}
+
+// Lanes in blocks of 16: [rows, 16] halves each.
+class HalfLaneSource {
+ public:
+  KVARN_INLINE HalfLaneSource(const HalfBits* const* blocks, std::size_t rows) : blocks_(blocks), rows_(rows) {}
+
+  // use(row, from) for every row from 0 upwards; from[v] are the halves of lanes lane + v*kWidth ...
+  template <int Vectors, class Use>
+  KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
+    const HalfBits* first[Vectors];
+    unroll<Vectors>([&](auto v) {
+      const std::size_t at = lane + v.value * kWidth;
+      first[v.value] = blocks_[at / kHalfBlock] + at % kHalfBlock;
+    });
+    for (std::size_t row = 0; row < rows_; ++row) {
+      use(
+          row, [&](auto v) __attribute__((always_inline)) { return first[v.value] + row * kHalfBlock; });
+    }
+  }
+
+ private:
+  const HalfBits* const* blocks_;
+  std::size_t rows_;
+};
+
+// Rows in blocks of 16: [16, lanes] halves each.
+class HalfRowSource {
+ public:
+  KVARN_INLINE HalfRowSource(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes)
+      : blocks_(blocks), rows_(rows), lanes_(lanes) {}
+
+  template <int Vectors, class Use>
+  KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
+    for (std::size_t start = 0; start < rows_; start += kHalfBlock) {
+      const HalfBits* from = blocks_[start / kHalfBlock] + lane;
+      const bool is_last = rows_ - start <= kHalfBlock;
+      const std::size_t end = is_last ? rows_ : start + kHalfBlock;
+      const HalfBits* next = is_last ? from : blocks_[start / kHalfBlock + 1] + lane;
+      for (std::size_t row = start; row < end; ++row, from += lanes_, next += lanes_) {
+        prefetch_halves(next, Vectors * kWidth);
+        use(
+            row, [&](auto v) __attribute__((always_inline)) { return from + v.value * kWidth; });
+      }
+    }
+  }
+
+ private:
+  const HalfBits* const* blocks_;
+  std::size_t rows_;
+  std::size_t lanes_;
+};
+
+// Queries vectors from `first` on with Vectors * kWidth lanes from `lane` on. Halves are widened one vector at a time,
+// so that sums and weights can have nearly all registers.
+template <int Queries, int Vectors, class Source>
+void accumulate_halves_block(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lane) {
+  const float* a[Queries];
+  F32 total[Queries][Vectors] = {};
+  unroll<Queries>([&](auto q) { a[q.value] = sum.a + (first + q.value) * sum.a_stride; });
+  source.template for_each_row<Vectors>(
+      lane, [&](std::size_t row, auto&& from) __attribute__((always_inline)) {
+        F32 weight[Queries];
+        unroll<Queries>([&](auto q) __attribute__((always_inline)) { weight[q.value] = splat(a[q.value][row]); });
+        unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+          const F32 x = load_halves(from(v));
+          unroll<Queries>([&](auto q)
+                              __attribute__((always_inline)) { total[q.value][v.value] += weight[q.value] * x; });
+        });
+      });
+  unroll<Queries>([&](auto q) {
+    unroll<Vectors>(
+        [&](auto v) { finish_lanes(sum, first + q.value, lane + v.value * kWidth, total[q.value][v.value]); });
+  });
+}
+
+// The widest block whose sums, weights and temporaries fit the registers.
+template <int Queries>
+constexpr int direct_vectors() {
+#if defined(__AVX512F__) || defined(__aarch64__)
+  return Queries <= 3 ? 8 : 4;
+#else
+  return Queries == 1 ? 8 : Queries == 2 ? 4 : Queries == 3 ? 3 : 2;
+#endif
+}
+
+template <int Queries, int Vectors, class Source>
+KVARN_INLINE std::size_t accumulate_halves_lanes(const Source& source, const Accumulation& sum, std::size_t first,
+                                                 std::size_t lane, std::size_t lanes) {
+  constexpr std::size_t kBlock = std::size_t{Vectors} * kWidth;
+  for (; lane + kBlock <= lanes; lane += kBlock) {
+    accumulate_halves_block<Queries, Vectors>(source, sum, first, lane);
+  }
+  return lane;
+}
+
+template <int Queries, class Source>
+void accumulate_few(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lanes) {
+  constexpr int kMost = direct_vectors<Queries>();
+  std::size_t lane = accumulate_halves_lanes<Queries, kMost>(source, sum, first, 0, lanes);
+  if constexpr (kMost > 4) lane = accumulate_halves_lanes<Queries, 4>(source, sum, first, lane, lanes);
+  accumulate_halves_lanes<Queries, 1>(source, sum, first, lane, lanes);
+}
+
+template <class Source>
+void accumulate_direct(const Source& source, const Accumulation& sum, std::size_t lanes) {
+  std::size_t first = 0;
+  for (; sum.vectors - first > 6; first += 4) accumulate_few<4>(source, sum, first, lanes);
+  switch (sum.vectors - first) {
+    case 1:
+      return accumulate_few<1>(source, sum, first, lanes);
+    case 2:
+      return accumulate_few<2>(source, sum, first, lanes);
+    case 3:
+      return accumulate_few<3>(source, sum, first, lanes);
+    case 4:
+      return accumulate_few<4>(source, sum, first, lanes);
+    case 5:
+      return accumulate_few<5>(source, sum, first, lanes);
+    case 6:
+      return accumulate_few<6>(source, sum, first, lanes);
+    default:
+      return;
+  }
+}
+
+template <int Vectors, class Source>
+KVARN_INLINE void expand(const Source& source, std::size_t lane, float* panel) {
+  source.template for_each_row<Vectors>(
+      lane, [&](std::size_t row, auto&& from) __attribute__((always_inline)) {
+        float* to = panel + row * kPanelLanes;
+        unroll<Vectors>([&](auto v)
+                            __attribute__((always_inline)) { store(load_halves(from(v)), to + v.value * kWidth); });
+      });
+}
+
+template <class Source>
+void accumulate_halves(const Source& source, std::size_t rows, std::size_t lanes, const Accumulation& sum) {
+  if (sum.vectors <= kDirectVectors) return accumulate_direct(source, sum, lanes);
+  constexpr int kVectorsAtOnce = 4;
+  for (std::size_t start = 0; start < lanes; start += kPanelLanes) {
+    const std::size_t end = lanes - start < kPanelLanes ? lanes : start + kPanelLanes;
+    std::size_t lane = start;
+    for (; lane + kVectorsAtOnce * kWidth <= end; lane += kVectorsAtOnce * kWidth) {
+      expand<kVectorsAtOnce>(source, lane, sum.panel + (lane - start));
+    }
+    for (; lane < end; lane += kWidth) expand<1>(source, lane, sum.panel + (lane - start));
+    accumulate_all<kMostQueries>(PanelSource(sum.panel, rows, start), sum, start, end);
+  }
+}
+
+void accumulate_half_rows(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
+                          const Accumulation& accumulation) {
+  accumulate_halves(HalfRowSource(blocks, rows, lanes), rows, lanes, accumulation);
+}
+
+void accumulate_half_lanes(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
+                           const Accumulation& accumulation) {
+  accumulate_halves(HalfLaneSource(blocks, rows), rows, lanes, accumulation);
+}
+
+}  // namespace
+}  // namespace kvarn
