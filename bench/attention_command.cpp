@@ -12,7 +12,6 @@
 #include "cache/cache_config.hpp"
 #include "contest.hpp"
 #include "engine.hpp"
-#include "kernels/kernel_table.hpp"
 #include "results_file.hpp"
 #include "user_error.hpp"
 
@@ -145,9 +144,6 @@ void measure_attention(AttentionOptions options) {
   const std::vector<HeadShape> shapes = wanted_shapes(options);
   const std::vector<Preset> presets = wanted_presets(options);
   check_sizes(options);
-  if (!options.isa.empty() && !select_kernels(options.isa)) {
-    throw UserError(fmt::format("this machine has no kernels '{}'", options.isa), "leave out --isa for the best");
-  }
   if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const program::Engine engine(false);
   ResultsFile file(options.json_file, describe_machine(options.command, options.threads));
