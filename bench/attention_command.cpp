@@ -20,7 +20,7 @@ namespace {
 
 using program::UserError;
 
-// Of real models: SmolLM2-135M, Qwen3-0.6B, Llama 3 8B, Qwen 3 with few heads, Gemma 3 270M, Gemma 3 with more.
+// Of real models, small and large: SmolLM2 135M is the first, Llama 3 8B the third, Gemma 3 270M the fifth.
 constexpr HeadShape kAllShapes[] = {{9, 3, 64}, {16, 8, 128}, {32, 8, 128}, {8, 2, 128}, {4, 1, 256}, {16, 2, 256}};
 
 std::string name_of(const HeadShape& shape) { return fmt::format("{}x{}x{}", shape.heads, shape.kv_heads, shape.dim); }
