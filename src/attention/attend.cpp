@@ -122,7 +122,7 @@ void Attention::take_memory(unsigned workers, Carver& carver) {
     if (plans_ != nullptr) plans_[i] = planned;
   }
   Carver counter(nullptr);
-  BlockPass(shape_, params_, nullptr, pass_queries_, counter);
+  BlockPass(shape_, params_, nullptr, pass_queries_, span_tiles_, counter);
   worker_bytes_ = counter.used_bytes();
   worker_memory_ = carver.take<std::byte>(worker_bytes_ * workers_);
 }
@@ -166,7 +166,7 @@ void Attention::run(const Runner& runner) {
     const std::size_t items = begin_round(span);
     parallel_for(runner, items, [&](std::size_t item, unsigned worker) {
       Carver carver(worker_memory_ + worker * worker_bytes_);
-      BlockPass pass(shape_, params_, slopes_, pass_queries_, carver);
+      BlockPass pass(shape_, params_, slopes_, pass_queries_, span_tiles_, carver);
       run_item(item, pass);
     });
   }

@@ -187,7 +187,7 @@ void dot_block(const CodeGroups<Bits>& groups, const DotVector* vectors, std::si
       const std::size_t at = lane + v.value * kWidth;
       const F32 sum = to_float(sums[q.value][v.value].total()) * splat(vector.unit) + splat(vector.bias);
       F32 value = sum * load(lane_scale + at);
-      if (vector.adds) value = load(vector.out + at) * splat(vector.keep) + value;
+      if (vector.adds) value = load(vector.out + at) + value;
       store(value, vector.out + at);
     });
   });

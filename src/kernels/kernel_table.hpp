@@ -55,13 +55,12 @@ struct FoldedVector {
 };
 
 // One vector of digits to be multiplied with the codes of a tile, and where the products go:
-//   out[l] = (adds: out[l] * keep, else nothing) + (unit * sum over r of digits[r] * code[r][l] + bias) * lane_scale[l]
+//   out[l] = (adds: out[l], else nothing) + (unit * sum over r of digits[r] * code[r][l] + bias) * lane_scale[l]
 struct DotVector {
   const std::int8_t* digits = nullptr;  // [rows]
   float* out = nullptr;                 // [lanes]
   float unit = 0.0f;
   float bias = 0.0f;
-  float keep = 0.0f;
   bool adds = false;
 };
 
@@ -82,7 +81,7 @@ struct Accumulation {
 
 // Scores of one query head over `count` keys, as they come from the dot products.
 struct ScoreRow {
-  float* scores;      // [count], in: scaled dot products, out: exp(score - running maximum), 0 where hidden
+  float* scores;      // [count]
   std::size_t count;  // multiple of 16
   const float* mask;  // [count] or nullptr (all zeros); -infinity hides the key
   float slope;        // factor of the mask
@@ -144,8 +143,11 @@ struct KernelTable {
   void (*accumulate_half_lanes)(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
                                 const Accumulation& accumulation);
 
-  // Adds rows of scores, each to its own state; keep[i] is the factor that old accumulators must be multiplied with.
-  void (*softmax_steps)(const ScoreRow* rows, std::size_t count, SoftmaxState* const* states, float* keep);
+  // Applies cap and mask: scores become -infinity where the key is hidden, whatever they were.
+  void (*finish_scores)(const ScoreRow& row);
+  // scores[rows, stride], `count` of each row, become exp(score - maximum of the row), 0 where they were -infinity,
+  // with maximum and sum in states[rows].
+  void (*softmax_rows)(float* scores, std::size_t stride, std::size_t rows, std::size_t count, SoftmaxState* states);
   // Joins two partial results over different keys by log-sum-exp: total and total_values[dim] become the joint ones.
   void (*merge_states)(const SoftmaxState& part, const float* part_values, std::size_t dim, SoftmaxState* total,
                        float* total_values);

@@ -43,14 +43,8 @@ KVARN_INLINE F32 tanh(F32 x) {
   return select(x < 0.0f, -result, result);
 }
 
-// Applies cap and mask; the largest scores, one lane for each score modulo kWidth.
-KVARN_INLINE F32 finish_scores(const ScoreRow& row) {
+void finish_scores(const ScoreRow& row) {
   const F32 hidden = splat(-__builtin_inff());
-  F32 largest = hidden;
-  if (row.mask == nullptr && !(row.soft_cap > 0.0f)) {
-    for (std::size_t i = 0; i < row.count; i += kWidth) largest = max(load(row.scores + i), largest);
-    return largest;
-  }
   for (std::size_t i = 0; i < row.count; i += kWidth) {
     F32 score = load(row.scores + i);
     if (row.soft_cap > 0.0f) score = tanh(score / row.soft_cap) * row.soft_cap;
@@ -59,9 +53,7 @@ KVARN_INLINE F32 finish_scores(const ScoreRow& row) {
       score = select(mask == hidden, hidden, score + mask * row.slope);
     }
     store(score, row.scores + i);
-    largest = max(score, largest);
   }
-  return largest;
 }
 
 // Vectors of scores in flight at once; whole groups of 16 scores.
@@ -80,50 +72,40 @@ KVARN_INLINE void weigh_scores(float* scores, F32 top, F32 (&sums)[kPartialVecto
 
 // Up to four rows at once: their reductions share the shuffles, and their latencies overlap.
 template <int Count>
-void softmax_rows(const ScoreRow* rows, SoftmaxState* const* states, float* keep) {
+void softmax_block(float* scores, std::size_t stride, std::size_t count, SoftmaxState* states) {
   const auto add = [](F32 a, F32 b) { return a + b; };
+  const auto larger = [](F32 a, F32 b) { return max(a, b); };
   const F32 hidden = splat(-__builtin_inff());
   F32 partial[4] = {hidden, hidden, hidden, hidden};
-  F32 before = hidden;
+  for (std::size_t i = 0; i < count; i += kWidth) {
+    unroll<Count>([&](auto k) { partial[k.value] = max(load(scores + k.value * stride + i), partial[k.value]); });
+  }
+  const F32 tops = halve_four(partial, larger);
   unroll<Count>([&](auto k) {
-    partial[k.value] = finish_scores(rows[k.value]);
-    before[k.value * kFourStep] = states[k.value]->max;
-  });
-  const F32 best = halve_four(partial, [](F32 a, F32 b) { return max(a, b); });
-  const F32 top = max(best, before);
-  const F32 kept = select(before == top, splat(1.0f), exp_nonpositive(before - top));
-  unroll<Count>([&](auto k) {
-    const ScoreRow& row = rows[k.value];
-    const F32 row_top = splat(top[k.value * kFourStep]);
-    const bool sees_nothing = best[k.value * kFourStep] == hidden[0];
+    float* row = scores + k.value * stride;
+    const F32 top = splat(tops[k.value * kFourStep]);
     F32 sums[kPartialVectors] = {};
-    if (sees_nothing) {
-      for (std::size_t i = 0; i < row.count; i += kWidth) store(F32{}, row.scores + i);
+    if (top[0] == hidden[0]) {
+      for (std::size_t i = 0; i < count; i += kWidth) store(F32{}, row + i);
     } else {
       std::size_t i = 0;
-      for (; i + kExpVectors * kWidth <= row.count; i += kExpVectors * kWidth) {
-        weigh_scores<kExpVectors>(row.scores + i, row_top, sums);
-      }
-      for (; i < row.count; i += kPartials) weigh_scores<kPartialVectors>(row.scores + i, row_top, sums);
+      for (; i + kExpVectors * kWidth <= count; i += kExpVectors * kWidth)
+        weigh_scores<kExpVectors>(row + i, top, sums);
+      for (; i < count; i += kPartials) weigh_scores<kPartialVectors>(row + i, top, sums);
     }
     partial[k.value] = join_vectors(sums, add);
   });
   const F32 sums = halve_four(partial, add);
-  unroll<Count>([&](auto k) {
-    constexpr int kLane = k.value * kFourStep;
-    SoftmaxState& state = *states[k.value];
-    keep[k.value] = kept[kLane];
-    state.sum = state.sum * kept[kLane] + sums[kLane];
-    state.max = top[kLane];
-  });
+  unroll<Count>([&](auto k) { states[k.value] = {tops[k.value * kFourStep], sums[k.value * kFourStep]}; });
 }
 
-void softmax_steps(const ScoreRow* rows, std::size_t count, SoftmaxState* const* states, float* keep) {
+void softmax_rows(float* scores, std::size_t stride, std::size_t rows, std::size_t count, SoftmaxState* states) {
   std::size_t row = 0;
-  for (; row + 4 <= count; row += 4) softmax_rows<4>(rows + row, states + row, keep + row);
-  if (count - row == 3) softmax_rows<3>(rows + row, states + row, keep + row);
-  if (count - row == 2) softmax_rows<2>(rows + row, states + row, keep + row);
-  if (count - row == 1) softmax_rows<1>(rows + row, states + row, keep + row);
+  for (; row + 4 <= rows; row += 4) softmax_block<4>(scores + row * stride, stride, count, states + row);
+  float* rest = scores + row * stride;
+  if (rows - row == 3) softmax_block<3>(rest, stride, count, states + row);
+  if (rows - row == 2) softmax_block<2>(rest, stride, count, states + row);
+  if (rows - row == 1) softmax_block<1>(rest, stride, count, states + row);
 }
 
 void merge_states(const SoftmaxState& part, const float* part_values, std::size_t dim, SoftmaxState* total,

@@ -33,7 +33,8 @@ constexpr KernelTable make_table(const char* name) {
           .dot_codes = dot_codes,
           .accumulate_half_rows = accumulate_half_rows,
           .accumulate_half_lanes = accumulate_half_lanes,
-          .softmax_steps = softmax_steps,
+          .finish_scores = finish_scores,
+          .softmax_rows = softmax_rows,
           .merge_states = merge_states,
           .finish_state = finish_state};
 }

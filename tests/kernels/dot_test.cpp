@@ -160,7 +160,7 @@ void expect_dots(const CodeProblem& problem, std::size_t count, bool all_largest
       const int digit = all_largest ? (i % 2 == 0 ? 127 : -127) : std::uniform_int_distribution<int>(-127, 127)(random);
       digits[i].push_back(static_cast<std::int8_t>(digit));
     }
-    dots[i] = {digits[i].data(), nullptr, normal(random), normal(random), normal(random), i % 3 != 0};
+    dots[i] = {digits[i].data(), nullptr, normal(random), normal(random), i % 3 != 0};
   }
   std::vector<float> expected = old;
   for (std::size_t i = 0; i < count; ++i) {
@@ -168,7 +168,7 @@ void expect_dots(const CodeProblem& problem, std::size_t count, bool all_largest
       float& out = expected[i * shape.lanes + lane];
       const auto sum = static_cast<float>(reference::dot(digits[i], problem.codes[lane]));
       const float value = (sum * dots[i].unit + dots[i].bias) * lane_scale[lane];
-      out = dots[i].adds ? out * dots[i].keep + value : value;
+      out = dots[i].adds ? out + value : value;
     }
   }
   for (const KernelTable* table : available_kernels()) {

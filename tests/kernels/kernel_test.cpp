@@ -62,13 +62,6 @@ TEST(HalfConversion, FloatsAroundEveryHalf_NarrowAsTheScalarCodeButSaturate) {
   }
 }
 
-float step(const KernelTable& table, const ScoreRow& row, SoftmaxState& state) {
-  SoftmaxState* const states[] = {&state};
-  float keep = NAN;
-  table.softmax_steps(&row, 1, states, &keep);
-  return keep;
-}
-
 TEST(HalfConversion, Nan_NarrowsToNan) {
   std::vector<float> floats;  // both signs, a signalling one, a full payload
   for (const std::uint32_t bits : {0x7FC00000u, 0xFFC00000u, 0x7F800001u, 0x7FFFFFFFu}) {
@@ -82,7 +75,7 @@ TEST(HalfConversion, Nan_NarrowsToNan) {
 }
 
 // One query over 16 keys at a time: weights are exp(score - max), 1 for the largest.
-TEST(SoftmaxStep, Exponential_IsCloseAndTheSameEverywhere) {
+TEST(SoftmaxRows, Exponential_IsCloseAndTheSameEverywhere) {
   std::vector<float> arguments;
   for (float x = 0.0f; x > -90.0f; x -= 0.00371f) arguments.push_back(x);
   arguments.resize(arguments.size() / 15 * 15);
@@ -91,10 +84,9 @@ TEST(SoftmaxStep, Exponential_IsCloseAndTheSameEverywhere) {
       std::vector<float> scores(16, 0.0f);
       std::copy_n(&arguments[at], 15, scores.begin() + 1);
       std::vector<float> expected_bits = scores;
-      SoftmaxState state{-INFINITY, 0.0f};
-      EXPECT_EQ(step(*table, {scores.data(), 16, nullptr, 1.0f, 0.0f}, state), 0.0f);
-      SoftmaxState first_state{-INFINITY, 0.0f};
-      step(*available_kernels()[0], {expected_bits.data(), 16, nullptr, 1.0f, 0.0f}, first_state);
+      SoftmaxState state{}, first_state{};
+      table->softmax_rows(scores.data(), 16, 1, 16, &state);
+      available_kernels()[0]->softmax_rows(expected_bits.data(), 16, 1, 16, &first_state);
       ASSERT_EQ(0, std::memcmp(scores.data(), expected_bits.data(), 16 * sizeof(float)));
       for (std::size_t i = 0; i < 15; ++i) {
         const double truth = std::exp(static_cast<double>(arguments[at + i]));
@@ -105,22 +97,50 @@ TEST(SoftmaxStep, Exponential_IsCloseAndTheSameEverywhere) {
   }
 }
 
-TEST(SoftmaxStep, HiddenKeys_WeighNothing) {
+TEST(SoftmaxRows, HiddenKeys_WeighNothing) {
   for (const KernelTable* table : available_kernels()) {
     std::vector<float> scores(32, NAN);
     std::vector<float> mask(32, -INFINITY);
     scores[7] = 3.0f;
     mask[7] = 0.0f;
-    SoftmaxState state{-INFINITY, 0.0f};
-    step(*table, {scores.data(), 32, mask.data(), 1.0f, 0.0f}, state);
+    table->finish_scores({scores.data(), 32, mask.data(), 1.0f, 0.0f});
+    SoftmaxState state{};
+    table->softmax_rows(scores.data(), 32, 1, 32, &state);
     for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(scores[i], i == 7 ? 1.0f : 0.0f);
     EXPECT_EQ(state.max, 3.0f);
     EXPECT_EQ(state.sum, 1.0f);
-    std::vector<float> nothing(32, NAN);
-    mask[7] = -INFINITY;
-    EXPECT_EQ(step(*table, {nothing.data(), 32, mask.data(), 1.0f, 0.0f}, state), 1.0f);
-    for (const float weight : nothing) EXPECT_EQ(weight, 0.0f);
-    EXPECT_EQ(state.max, 3.0f);
+    std::fill(scores.begin(), scores.end(), -INFINITY);
+    table->softmax_rows(scores.data(), 32, 1, 32, &state);
+    for (const float weight : scores) EXPECT_EQ(weight, 0.0f);
+    EXPECT_EQ(state.max, -INFINITY);
+    EXPECT_EQ(state.sum, 0.0f);
+  }
+}
+
+// Rows are taken several at once, counts in whole groups of 16: every row as if it were alone.
+TEST(SoftmaxRows, AnyNumberOfRowsAndKeys_GivesWhatEachRowGivesAlone) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  for (const std::size_t rows : {1u, 2u, 3u, 4u, 5u, 7u, 8u, 9u}) {
+    for (const std::size_t count : {16u, 48u, 64u, 80u, 512u}) {
+      const std::size_t stride = count + 16;
+      std::vector<float> scores(rows * stride);
+      for (float& score : scores) score = normal(random) * 4.0f;
+      std::vector<float> alone = scores;
+      for (const KernelTable* table : available_kernels()) {
+        std::vector<float> together = scores;
+        alone = scores;
+        std::vector<SoftmaxState> states(rows);
+        table->softmax_rows(together.data(), stride, rows, count, states.data());
+        for (std::size_t row = 0; row < rows; ++row) {
+          SoftmaxState state{};
+          available_kernels().back()->softmax_rows(&alone[row * stride], stride, 1, count, &state);
+          EXPECT_EQ(state.max, states[row].max);
+          EXPECT_EQ(state.sum, states[row].sum);
+        }
+        EXPECT_EQ(0, std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float))) << table->name;
+      }
+    }
   }
 }
 
