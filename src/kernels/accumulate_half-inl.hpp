@@ -42,7 +42,8 @@ class HalfLaneSource {
   std::size_t rows_;
 };
 
-// Rows in blocks of 16: [16, lanes] halves each.
+// Rows in blocks of 16: [16, lanes] halves each. The head blocks of a tile lie apart, too short and too far for the
+// processor to guess, so every row fetches the same row of the next block.
 class HalfRowSource {
  public:
   KVARN_INLINE HalfRowSource(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes)
