@@ -36,7 +36,7 @@ free_space() {
 
 doctor_packages() {
   local missing
-  missing=$(missing_packages "fetch build test")
+  missing=$(missing_packages "$(test_groups)")
   if [[ -z $missing ]]; then
     doctor_line packages "all there"
   else

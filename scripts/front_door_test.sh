@@ -1,11 +1,20 @@
-# Front door, test: unit tests, front door tests, end-to-end tests; closes with one line that counts. Sourced by ./kvarn.
+# Front door, test: unit tests (again for 64-bit Arm, emulated), front door tests, end-to-end tests; closes with one line that
+# counts. Sourced by ./kvarn.
 
 # Programs of the unmodified llama.cpp that the end-to-end tests run.
 readonly test_engine_targets="llama-server llama-completion llama-perplexity llama-bench llama-batched-bench llama-quantize
   test-backend-ops test-save-load-state test-state-restore-fragmented test-llama-archs"
 
+readonly arm_build=$KVARN_ROOT/build/aarch64
+
 passed=0
 failed=0
+
+# On 64-bit Arm the unit tests themselves run what is emulated elsewhere.
+arm_is_emulated() { [[ $(uname -m) != aarch64 ]]; }
+
+# test_groups: the groups of packages in pins.txt that the tests need.
+test_groups() { if arm_is_emulated; then echo "fetch build test cross"; else echo "fetch build test"; fi; }
 
 command_test() {
   local tier=fast
@@ -16,6 +25,7 @@ command_test() {
   esac
   prepare_tests
   run_unit_tests "$project_build"
+  ! arm_is_emulated || run_emulated_tests "$tier"
   [[ $tier == fast ]] || run_sanitized_tests
   run_pytest front_door "$tier"
   run_pytest e2e "$tier"
@@ -25,7 +35,7 @@ command_test() {
 
 prepare_tests() {
   make_cache_dir
-  need_packages "fetch build test"
+  need_packages "$(test_groups)"
   engine_paths
   # Word splitting wanted: one argument a target.
   # shellcheck disable=SC2086
@@ -44,10 +54,10 @@ prepare_tests() {
   KVARN_PLUGIN=$(plugin_path)
 }
 
-# run_unit_tests BUILD: ctest over one build tree.
+# run_unit_tests BUILD [SELECTION...]: ctest over one build tree, or over what its options select of it.
 run_unit_tests() {
   local log=$cache_dir/logs/ctest.log line
-  ctest --test-dir "$1" --output-on-failure -j "$(nproc)" 2>&1 | tee "$log" || true
+  ctest --test-dir "$1" --output-on-failure -j "$(nproc)" "${@:2}" 2>&1 | tee "$log" || true
   line=$(grep -E 'tests passed, [0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1) || line=""
   if [[ -z $line ]]; then
     note "ctest found no tests in $1"
@@ -59,6 +69,51 @@ run_unit_tests() {
   total=$(sed -E 's/.*, ([0-9]+) tests failed out of ([0-9]+).*/\2/' <<<"$line")
   passed=$((passed + total - bad))
   failed=$((failed + bad))
+}
+
+# run_emulated_tests TIER: the library and its unit tests, cross-compiled for 64-bit Arm, under qemu.
+run_emulated_tests() {
+  local selection=()
+  build_emulated_tests
+  if [[ $1 == fast ]]; then
+    selection=(-LE long_emulated)
+    note "64-bit Arm, emulated: kernels, codec, attention, golden records (--long adds the cache and the encoder's reference)"
+  else
+    note "64-bit Arm, emulated: all unit tests of the library"
+  fi
+  run_unit_tests "$arm_build" "${selection[@]}"
+  compare_digests
+}
+
+build_emulated_tests() {
+  local log=$cache_dir/logs/aarch64-build.log
+  take_lock
+  if [[ ! -f $arm_build/build.ninja ]]; then
+    run_step "configuring for 64-bit Arm" "$log" configure_emulated_tests || explain_failure "configuring for 64-bit Arm" "$log"
+  fi
+  if ! ninja -n -C "$arm_build" 2>/dev/null | grep -q 'no work to do'; then
+    run_step "building for 64-bit Arm" "$log" ninja_build "$arm_build" || explain_failure "building for 64-bit Arm" "$log"
+  fi
+  release_lock
+}
+
+# Flags in the environment are meant for this machine's compiler.
+configure_emulated_tests() {
+  cd "$KVARN_ROOT" || return
+  rm -f "$arm_build/CMakeCache.txt"
+  env -u CFLAGS -u CXXFLAGS -u LDFLAGS cmake --preset aarch64
+}
+
+# Attention gives the same bits on this machine and on 64-bit Arm.
+compare_digests() {
+  local here=$cache_dir/logs/digests-here.txt arm=$cache_dir/logs/digests-aarch64.txt program=tests/kernels/attention_digests
+  if "$project_build/$program" >"$here" && qemu-aarch64 -L /usr/aarch64-linux-gnu "$arm_build/$program" >"$arm" &&
+    [[ -s $here ]] && cmp "$here" "$arm" >&2; then
+    passed=$((passed + 1))
+  else
+    note "attention gives other bits on 64-bit Arm than here: $here, $arm"
+    failed=$((failed + 1))
+  fi
 }
 
 # Everything of ours again under the address and undefined behaviour sanitizers: unit tests, then one generation in the real

@@ -22,6 +22,7 @@ struct BlockPass::Tile {
   std::size_t first_row;  // rows before it, a multiple of 16, and from end_row on are seen by no query
   std::size_t end_row;
   bool has_masks;  // the mask of every active query is in masks_; else all of them see every row of every block
+  const std::uint8_t* next_keys;  // sealed keys of the next tile, or nullptr
 
   std::size_t lanes() const { return round_up_16(end_row - first_row); }
 };
@@ -40,8 +41,12 @@ void BlockPass::take_memory(std::size_t max_queries, Carver& carver) {
   active_ = carver.take<std::uint32_t>(max_queries);
   queries_plain_ = carver.take<float>(rows * shape_.dim_k);
   queries_rotated_data_ = carver.take<float>(rows * shape_.dim_k);
-  operand_ = carver.take<float>(rows * longest);
-  bias_ = carver.take<float>(rows);
+  operand_ = carver.take<float>(rows * shape_.dim_k);
+  digits_ = carver.take<std::int8_t>(2 * rows * longest);
+  folded_ = carver.take<FoldedVector>(rows);
+  dots_ = carver.take<DotVector>(2 * rows);
+  score_rows_ = carver.take<ScoreRow>(group_);
+  state_pointers_ = carver.take<SoftmaxState*>(group_);
   keep_ = carver.take<float>(rows);
   scores_ = carver.take<float>(rows * tokens);
   outputs_ = carver.take<float*>(rows);
@@ -82,7 +87,11 @@ void BlockPass::run_span(std::size_t first, std::size_t last) {
   std::fill_n(plain_, rows() * shape_.dim_v, 0.0f);
   std::fill_n(rotated_, rows() * shape_.dim_v, 0.0f);
   plain_used_ = rotated_used_ = false;
-  for (std::size_t index = first; index < last; ++index) run_tile(block_.job->tiles[index], index);
+  for (std::size_t index = first; index < last; ++index) {
+    const TileView* next = index + 1 < last ? &block_.job->tiles[index + 1] : nullptr;
+    const bool is_sealed = next != nullptr && next->k.records != nullptr;
+    run_tile(block_.job->tiles[index], index, is_sealed ? key_record(*next) : nullptr);
+  }
   if (!rotated_used_) return;
   kernel_.rotate(rotated_, rows(), shape_.dim_v);
   for (std::size_t i = 0; i < rows() * shape_.dim_v; ++i) plain_[i] += rotated_[i];
@@ -100,11 +109,19 @@ void BlockPass::find_active(std::size_t index) {
   }
 }
 
-void BlockPass::run_tile(const TileView& view, std::size_t index) {
+const std::uint8_t* BlockPass::key_record(const TileView& view) const {
+  return view.k.records + block_.kv_head * record_bytes({shape_.dim_k, shape_.tile_tokens, shape_.k_bits});
+}
+
+const std::uint8_t* BlockPass::value_record(const TileView& view) const {
+  return view.v.records + block_.kv_head * record_bytes({shape_.tile_tokens, shape_.dim_v, shape_.v_bits});
+}
+
+void BlockPass::run_tile(const TileView& view, std::size_t index, const std::uint8_t* next_keys) {
   find_active(index);
   if (active_count_ == 0 || view.used_rows == 0) return;
   const bool is_exact = view.k.records == nullptr && view.v.records == nullptr;
-  Tile tile{view, index, 0, view.used_rows, false};
+  Tile tile{view, index, 0, view.used_rows, false, next_keys};
   if (!all_see_all_ || view.has_gaps || view.used_rows % kBlockTokens != 0) read_masks(tile);
   if (!all_see_all_ && is_exact) narrow(tile);
   view.k.records != nullptr ? score_sealed(tile) : score_exact(tile);
@@ -174,23 +191,36 @@ void BlockPass::score_sealed(const Tile& tile) {
     kernel_.rotate(queries_rotated_data_, rows(), shape_.dim_k);
   }
   const TileShape record_shape{shape_.dim_k, shape_.tile_tokens, shape_.k_bits};
-  const std::uint8_t* record = tile.view.k.records + block_.kv_head * record_bytes(record_shape);
+  const std::uint8_t* record = key_record(tile.view);
   const TileScales scales = load_scales(record_shape, record);
-  const std::size_t dim = shape_.dim_k;
-  for (std::size_t packed = 0; packed < active_count_ * group_; ++packed) {
-    const float* query = queries_rotated_data_ + row_of(packed / group_, packed % group_) * dim;
-    bias_[packed] = kernel_.fold_rows(query, scales.row_scale, scales.row_zero, dim, operand_ + packed * dim);
-    outputs_[packed] = scores_ + packed * shape_.tile_tokens;
+  const RowFold fold{scales.row_scale, scales.row_zero, shape_.dim_k, shape_.k_bits};
+  const std::size_t group_values = group_ * shape_.dim_k;
+  for (std::size_t active = 0; active < active_count_; ++active) {  // the heads of one query lie together
+    kernel_.fold_vectors(queries_rotated_data_ + active_[active] * group_values, shape_.dim_k, group_, fold,
+                         digits_ + 2 * active * group_values, folded_ + active * group_);
   }
-  kernel_.accumulate_codes({record + codes_offset(record_shape), dim, tile.lanes(), shape_.k_bits},
-                           {.a = operand_,
-                            .a_stride = dim,
-                            .vectors = active_count_ * group_,
-                            .bias = bias_,
-                            .lane_scale = scales.lane_scale,
-                            .keep = nullptr,
-                            .out = outputs_,
-                            .panel = panel_});
+  for (std::size_t packed = 0; packed < active_count_ * group_; ++packed) {
+    dots_[packed].out = scores_ + packed * shape_.tile_tokens;
+    dots_[packed].adds = false;
+  }
+  list_dots(shape_.dim_k);
+  const std::uint8_t* ahead = tile.view.v.records == nullptr ? nullptr : value_record(tile.view);
+  kernel_.dot_codes({record + codes_offset(record_shape), shape_.dim_k, tile.lanes(), shape_.k_bits, ahead}, dots_,
+                    dot_count_, scales.lane_scale);
+}
+
+// Gives the dots of all packed rows their digits; what one level of digits cannot say follows after all first levels.
+void BlockPass::list_dots(std::size_t rows) {
+  dot_count_ = active_count_ * group_;
+  for (std::size_t packed = 0; packed < active_count_ * group_; ++packed) {
+    const FoldedVector& folded = folded_[packed];
+    DotVector& dot = dots_[packed];
+    dot.digits = digits_ + 2 * packed * rows;
+    dot.unit = folded.unit;
+    dot.bias = folded.bias;
+    if (folded.levels == 1) continue;
+    dots_[dot_count_++] = {dot.digits + rows, dot.out, folded.unit / kSecondDigits, 0.0f, 1.0f, true};
+  }
 }
 
 void BlockPass::find_head_blocks(const Tile& tile, const TileSide& side, std::uint32_t dim) {
@@ -220,23 +250,22 @@ void BlockPass::score_exact(const Tile& tile) {
                                 {.a = queries,
                                  .a_stride = dim,
                                  .vectors = active_count_ * group_,
-                                 .bias = nullptr,
-                                 .lane_scale = nullptr,
                                  .keep = nullptr,
                                  .out = outputs_,
                                  .panel = panel_});
 }
 
-// Scores to softmax weights, row by row.
+// Scores to softmax weights. Rows of one query share its mask.
 void BlockPass::weigh(const Tile& tile) {
   for (std::size_t active = 0; active < active_count_; ++active) {
     if (tile.has_masks) kernel_.halves_to_floats(mask_of(active) + tile.first_row, tile.lanes(), mask_);
     for (std::size_t head = 0; head < group_; ++head) {
       const std::size_t packed = active * group_ + head;
-      const ScoreRow row{scores_ + packed * shape_.tile_tokens + tile.first_row, tile.lanes(),
-                         tile.has_masks ? mask_ : nullptr, slopes_[block_.kv_head * group_ + head], params_.soft_cap};
-      keep_[packed] = kernel_.softmax_step(row, states_ + row_of(active, head));
+      score_rows_[head] = {scores_ + packed * shape_.tile_tokens + tile.first_row, tile.lanes(),
+                           tile.has_masks ? mask_ : nullptr, slopes_[block_.kv_head * group_ + head], params_.soft_cap};
+      state_pointers_[head] = states_ + row_of(active, head);
     }
+    kernel_.softmax_steps(score_rows_, group_, state_pointers_, keep_ + active * group_);
   }
 }
 
@@ -254,23 +283,19 @@ void BlockPass::add_sealed_values(const Tile& tile) {
   rotated_used_ = true;
   const std::size_t tokens = shape_.tile_tokens;
   const TileShape record_shape{shape_.tile_tokens, shape_.dim_v, shape_.v_bits};
-  const std::uint8_t* record = tile.view.v.records + block_.kv_head * record_bytes(record_shape);
+  const std::uint8_t* record = value_record(tile.view);
   const TileScales scales = load_scales(record_shape, record);
+  const RowFold fold{scales.row_scale, scales.row_zero, tokens, shape_.v_bits};
   for (std::size_t packed = 0; packed < active_count_ * group_; ++packed) {
-    float* weights = scores_ + packed * tokens;
-    std::fill(weights + tile.lanes(), weights + tokens, 0.0f);
-    bias_[packed] = kernel_.fold_rows(weights, scales.row_scale, scales.row_zero, tokens, operand_ + packed * tokens);
-    outputs_[packed] = rotated_ + row_of(packed / group_, packed % group_) * shape_.dim_v;
+    if (tile.lanes() < tokens) std::fill_n(scores_ + packed * tokens + tile.lanes(), tokens - tile.lanes(), 0.0f);
+    dots_[packed].out = rotated_ + row_of(packed / group_, packed % group_) * shape_.dim_v;
+    dots_[packed].keep = keep_[packed];
+    dots_[packed].adds = true;
   }
-  kernel_.accumulate_codes({record + codes_offset(record_shape), tokens, shape_.dim_v, shape_.v_bits},
-                           {.a = operand_,
-                            .a_stride = tokens,
-                            .vectors = active_count_ * group_,
-                            .bias = bias_,
-                            .lane_scale = scales.lane_scale,
-                            .keep = keep_,
-                            .out = outputs_,
-                            .panel = panel_});
+  kernel_.fold_vectors(scores_, tokens, active_count_ * group_, fold, digits_, folded_);
+  list_dots(tokens);
+  kernel_.dot_codes({record + codes_offset(record_shape), tokens, shape_.dim_v, shape_.v_bits, tile.next_keys}, dots_,
+                    dot_count_, scales.lane_scale);
 }
 
 void BlockPass::add_exact_values(const Tile& tile) {
@@ -352,8 +377,6 @@ void BlockPass::add_exact_rows(const Tile& tile, std::size_t first_active, std::
                                {.a = scores_ + first_active * group_ * shape_.tile_tokens + tile.first_row,
                                 .a_stride = shape_.tile_tokens,
                                 .vectors = count * group_,
-                                .bias = nullptr,
-                                .lane_scale = nullptr,
                                 .keep = keep_ + first_active * group_,
                                 .out = outputs_,
                                 .panel = panel_});

@@ -65,7 +65,9 @@ class BlockPass {
   struct Tile;  // the tile at hand
 
   void take_memory(std::size_t max_queries, Carver& carver);
-  void run_tile(const TileView& view, std::size_t index);
+  const std::uint8_t* key_record(const TileView& view) const;
+  const std::uint8_t* value_record(const TileView& view) const;
+  void run_tile(const TileView& view, std::size_t index, const std::uint8_t* next_keys);
   void find_active(std::size_t index);
   void score_sealed(const Tile& tile);
   void score_exact(const Tile& tile);
@@ -74,6 +76,7 @@ class BlockPass {
   void narrow(Tile& tile) const;
   void weigh(const Tile& tile);
   void add_sealed_values(const Tile& tile);
+  void list_dots(std::size_t rows);
   void add_exact_values(const Tile& tile);
   void add_guarded_values(const Tile& tile);
   void add_exact_rows(const Tile& tile, std::size_t first_active, std::size_t count);
@@ -104,11 +107,16 @@ class BlockPass {
   std::uint32_t* active_ = nullptr;  // [max_queries], query in the block
   float* queries_plain_ = nullptr;   // [rows, dim_k], times the score scale
   float* queries_rotated_data_ = nullptr;
-  float* operand_ = nullptr;   // [packed rows, dim_k or tile_tokens], what a tile is multiplied with
-  float* bias_ = nullptr;      // [packed rows]
-  float* keep_ = nullptr;      // [packed rows]
-  float* scores_ = nullptr;    // [packed rows, tile_tokens], then the softmax weights
-  float** outputs_ = nullptr;  // [packed rows]
+  float* operand_ = nullptr;        // [packed rows, dim_k], queries of exact tiles that not all of the block see
+  std::int8_t* digits_ = nullptr;   // [packed rows, 2, dim_k or tile_tokens], what sealed tiles are multiplied with
+  FoldedVector* folded_ = nullptr;  // [packed rows]
+  DotVector* dots_ = nullptr;       // [2 * packed rows]: the first digits of all, then the second of some
+  std::size_t dot_count_ = 0;
+  ScoreRow* score_rows_ = nullptr;           // [group]
+  SoftmaxState** state_pointers_ = nullptr;  // [group]
+  float* keep_ = nullptr;                    // [packed rows]
+  float* scores_ = nullptr;                  // [packed rows, tile_tokens], then the softmax weights
+  float** outputs_ = nullptr;                // [packed rows]
   SoftmaxState* states_ = nullptr;
   float* plain_ = nullptr;    // [rows, dim_v], sums over exact rows; at the end of a span the joint sums
   float* rotated_ = nullptr;  // [rows, dim_v], sums over sealed tiles, still rotated

@@ -3,129 +3,151 @@
 
 #include "format/tile_record.hpp"
 #include "kernels/kernel_table.hpp"
-#include "simd/small_number.hpp"
+#include "simd/vector.hpp"
 
 namespace kvarn {
 namespace {
-
-// One bit plane of one block of 16 lanes, read four rows at a time.
-template <int Bits>
-struct Plane {
-  static constexpr int kGroupsPerChunk = 8 / Bits;
-  // The dwords that hold four neighbouring rows, the group-th in their unit and the index-th of the tile, of kWidth
-  // lanes; row j's code is at bit 8*j + shift(group).
-  KVARN_INLINE static U32 load_group(const std::uint8_t* plane, std::size_t index) {
-    const U32 words = load_as<U32>(plane + index / kGroupsPerChunk * kChunkBytes);
-    // A unit of 16 rows fills half a chunk of one-bit codes; every second unit starts in its upper half.
-    return Bits == 1 ? words >> static_cast<std::uint32_t>(index & 4) : words;
-  }
-  static constexpr std::uint32_t shift(int group) {
-    return static_cast<std::uint32_t>(Bits == 1 ? group : group % kGroupsPerChunk * Bits);
-  }
-  // Row j's code in the low bits, others above it.
-  template <int Group, int J>
-  KVARN_INLINE static U32 code(U32 words) {
-    return words >> (8 * J + shift(Group));
-  }
-};
-template <>
-struct Plane<0> {};
 
 constexpr std::size_t bytes_of_plane(std::size_t rows, std::size_t bits) {
   if (bits == 0) return 0;
   return (rows + 32 / bits - 1) / (32 / bits) * kChunkBytes;
 }
 
-// The codes of a tile as numbers.
+// The codes of a tile, four rows at a time: byte j of a word is the code of row j.
 template <int Bits>
-class CodeSource {
+class CodeGroups {
  public:
-  KVARN_INLINE explicit CodeSource(const CodeTile& tile)
-      : codes_(tile.codes),
-        rows_(tile.rows),
-        first_bytes_(bytes_of_plane(tile.rows, kPlanes.first_bits)),
-        block_bytes_(first_bytes_ + bytes_of_plane(tile.rows, kPlanes.second_bits)) {}
+  static constexpr int kUnitGroups = 4;  // a unit is 16 rows, whatever the width
+  static constexpr std::size_t kUnitRows = 16;
 
-  // use(row, x) for every row from 0 upwards, x[v] = the codes of lanes lane + v*kWidth ... as numbers.
-  template <int Vectors, class Use>
-  KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
+  // codes: the record's bytes from codes_offset on.
+  KVARN_INLINE explicit CodeGroups(const CodeTile& tile) : CodeGroups(tile.codes, tile.rows) {
+    if (tile.ahead != nullptr) ahead_ = tile.ahead - tile.codes;
+  }
+  KVARN_INLINE CodeGroups(const std::uint8_t* codes, std::size_t rows)
+      : codes_(codes),
+        rows_(rows),
+        first_bytes_(bytes_of_plane(rows, kPlanes.first_bits)),
+        block_bytes_(first_bytes_ + bytes_of_plane(rows, kPlanes.second_bits)) {}
+
+  KVARN_INLINE std::size_t units() const { return rows_ / kUnitRows; }
+
+  // Where the lanes lane, lane + kWidth, ... lie.
+  template <int Vectors>
+  struct Lanes {
     const std::uint8_t* block[Vectors];
+  };
+  template <int Vectors>
+  KVARN_INLINE Lanes<Vectors> lanes(std::size_t lane) const {
+    Lanes<Vectors> result;
     unroll<Vectors>([&](auto v) {
       const std::size_t first = lane + v.value * kWidth;
-      block[v.value] = codes_ + first / kLaneBlock * block_bytes_ + first % kLaneBlock * 4;
+      result.block[v.value] = codes_ + first / kLaneBlock * block_bytes_ + first % kLaneBlock * 4;
     });
-    for (std::size_t unit = 0; unit * kUnitRows < rows_; ++unit) {
-      unroll<kGroups>([&](auto group) { use_group<Vectors, decltype(group)::value>(block, unit, use); });
-    }
+    return result;
+  }
+
+  // Asks for the bytes that lie where the unit lies, but in what is read after this tile.
+  template <int Vectors>
+  KVARN_INLINE void fetch_ahead(const Lanes<Vectors>& lanes, std::size_t unit) const {
+    constexpr std::size_t kChunks = kFirst / 2;
+    unroll<Vectors>([&](auto v) {
+      if constexpr (v.value * kWidth % static_cast<int>(kLaneBlock) == 0) {
+        const std::uint8_t* block = lanes.block[v.value] + ahead_;
+        unroll<static_cast<int>(kChunks)>(
+            [&](auto i) { __builtin_prefetch(block + (unit * kChunks + i.value) * kChunkBytes); });
+        if constexpr (kSecond > 0) __builtin_prefetch(block + first_bytes_ + unit * kSecond / 2 * kChunkBytes);
+      }
+    });
+  }
+
+  // The codes of rows 16 * unit + 4 * Group ... of each vector of lanes.
+  template <int Group, int Vectors>
+  KVARN_INLINE void read(const Lanes<Vectors>& lanes, std::size_t unit, U32 (&codes)[Vectors]) const {
+    unroll<Vectors>([&](auto v) { codes[v.value] = group<Group>(lanes.block[v.value], unit); });
   }
 
  private:
   static constexpr CodePlanes kPlanes = code_planes(Bits);
-  static constexpr int kUnitRows = Bits == 8   ? 4
-                                   : Bits == 4 ? 8
-                                               : 16;  // the rows of one chunk; with planes, of the first
-  static constexpr int kGroups = kUnitRows / static_cast<int>(kRowGroup);
-  using First = Plane<static_cast<int>(kPlanes.first_bits)>;
-  using Second = Plane<static_cast<int>(kPlanes.second_bits)>;
+  static constexpr int kFirst = static_cast<int>(kPlanes.first_bits);
+  static constexpr int kSecond = static_cast<int>(kPlanes.second_bits);
 
-  template <int Vectors, int Group, class Use>
-  KVARN_INLINE void use_group(const std::uint8_t* const (&block)[Vectors], std::size_t unit, Use&& use) const {
-    U32 first[Vectors];
-    [[maybe_unused]] U32 second[Vectors];
-    unroll<Vectors>([&](auto v) {
-      first[v.value] = First::load_group(block[v.value], unit * kGroups + Group);
-      if constexpr (kPlanes.second_bits > 0) {
-        second[v.value] = Second::load_group(block[v.value] + first_bytes_, unit * kGroups + Group);
-      }
-    });
-    unroll<static_cast<int>(kRowGroup)>([&](auto j) {
-      constexpr int kRow = decltype(j)::value;
-      F32 x[Vectors];
-      unroll<Vectors>([&](auto v) {
-        U32 code = First::template code<Group, kRow>(first[v.value]);
-        if constexpr (kPlanes.second_bits > 0) {
-          constexpr std::uint32_t kLow = (1u << kPlanes.second_bits) - 1u;
-          code = (code << kPlanes.second_bits) | (Second::template code<Group, kRow>(second[v.value]) & kLow);
-        }
-        x[v.value] = small_to_float<Bits>(code);
-      });
-      use(unit * kUnitRows + Group * kRowGroup + kRow, x);
-    });
+  // `Width` bits of every byte from bit From on, moved to bit To.
+  template <int Width, int From, int To>
+  KVARN_INLINE static U32 bits_at(U32 words) {
+    constexpr std::uint32_t kMask = ((1u << Width) - 1u) * 0x01010101u << To;
+    if constexpr (From > To) return (words >> (From - To)) & kMask;
+    if constexpr (From < To) return (words << (To - From)) & kMask;
+    return Width == 8 ? words : words & kMask;
+  }
+
+  template <int PlaneBits, int Group>
+  KVARN_INLINE static U32 words(const std::uint8_t* plane, std::size_t unit) {
+    // Chunks of a plane: 4 groups are 4, 2, 1 or half a chunk. Every second unit starts in a one-bit chunk's upper
+    // half.
+    if constexpr (PlaneBits == 1) {
+      return load_as<U32>(plane + unit / 2 * kChunkBytes) >> static_cast<std::uint32_t>(unit % 2 * 4);
+    } else {
+      constexpr std::size_t kChunks = PlaneBits / 2;
+      return load_as<U32>(plane + (unit * kChunks + Group * PlaneBits / 8) * kChunkBytes);
+    }
+  }
+
+  template <int PlaneBits, int Group, int To>
+  KVARN_INLINE static U32 plane_codes(const std::uint8_t* plane, std::size_t unit) {
+    return bits_at<PlaneBits, Group * PlaneBits % 8, To>(words<PlaneBits, Group>(plane, unit));
+  }
+
+  template <int Group>
+  KVARN_INLINE U32 group(const std::uint8_t* block, std::size_t unit) const {
+    U32 codes = plane_codes<kFirst, Group, kSecond>(block, unit);
+    if constexpr (kSecond > 0) codes |= plane_codes<kSecond, Group, 0>(block + first_bytes_, unit);
+    return codes;
   }
 
   const std::uint8_t* codes_;
   std::size_t rows_;
   std::size_t first_bytes_;
   std::size_t block_bytes_;
+  std::ptrdiff_t ahead_ = 0;
 };
 
-// Calls body with the source of the tile's code width.
+// Calls body with the codes of the tile by their width.
 template <class Body>
-KVARN_INLINE void with_code_source(const CodeTile& tile, Body&& body) {
+KVARN_INLINE void with_code_groups(const CodeTile& tile, Body&& body) {
   switch (tile.bits) {
     case 8:
-      return body(CodeSource<8>(tile));
+      return body(CodeGroups<8>(tile));
     case 6:
-      return body(CodeSource<6>(tile));
+      return body(CodeGroups<6>(tile));
     case 5:
-      return body(CodeSource<5>(tile));
+      return body(CodeGroups<5>(tile));
     case 4:
-      return body(CodeSource<4>(tile));
+      return body(CodeGroups<4>(tile));
     case 3:
-      return body(CodeSource<3>(tile));
+      return body(CodeGroups<3>(tile));
     default:
-      return body(CodeSource<2>(tile));
+      return body(CodeGroups<2>(tile));
   }
 }
 
 void decode_values(const CodeTile& tile, const TileScales& scales, float* values) {
-  with_code_source(tile, [&](const auto& source) {
+  with_code_groups(tile, [&](const auto& groups) {
     for (std::size_t lane = 0; lane < tile.lanes; lane += kWidth) {
       const F32 lane_scale = load(scales.lane_scale + lane);
-      source.template for_each_row<1>(lane, [&](std::size_t row, const F32(&code)[1]) {
-        const F32 value = code[0] * splat(scales.row_scale[row]) + splat(scales.row_zero[row]);
-        store(value * lane_scale, values + row * tile.lanes + lane);
-      });
+      const auto lanes = groups.template lanes<1>(lane);
+      for (std::size_t unit = 0; unit < groups.units(); ++unit) {
+        unroll<4>([&](auto group) {
+          U32 codes[1];
+          groups.template read<group.value>(lanes, unit, codes);
+          unroll<static_cast<int>(kRowGroup)>([&](auto j) {
+            const std::size_t row = unit * 16 + group.value * kRowGroup + j.value;
+            const F32 code = to_float((codes[0] >> (8 * j.value)) & 0xFFu);
+            const F32 value = code * splat(scales.row_scale[row]) + splat(scales.row_zero[row]);
+            store(value * lane_scale, values + row * tile.lanes + lane);
+          });
+        });
+      }
     }
   });
 }

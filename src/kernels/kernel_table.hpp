@@ -16,12 +16,16 @@ namespace kvarn {
 // Panels of accumulate_* are made for this many lanes at a time.
 inline constexpr std::size_t kPanelLanes = 64;
 
+// A digit of the second level counts as this part of one of the first.
+inline constexpr float kSecondDigits = 254.0f;
+
 // The codes of one record and its shape.
 struct CodeTile {
   const std::uint8_t* codes;  // the record's bytes from codes_offset on
   std::size_t rows;
   std::size_t lanes;
   std::uint32_t bits;
+  const std::uint8_t* ahead = nullptr;  // bytes that will be read next, fetched meanwhile; never a reason to fault
 };
 
 // The fields of one record in single precision.
@@ -31,19 +35,46 @@ struct TileScales {
   const float* lane_scale;  // [lanes]
 };
 
-// One multiply-accumulate of several vectors with one tile x[rows, lanes]:
-//   out[i][l] = out[i][l] * keep[i] + (sum over r of a[i][r] * x[r][l] + bias[i]) * lane_scale[l]
-// The sum runs over r from 0 upwards. Without keep the old out is not read; without bias or lane_scale that term falls
-// away.
+// The row scales of one tile, to be folded into vectors.
+struct RowFold {
+  const float* row_scale;  // [rows]
+  const float* row_zero;   // [rows]
+  std::size_t rows;        // at most kMaxRows
+  std::uint32_t bits;      // width of the tile's codes
+};
+
+// A vector a[rows] times the row scales, as 8-bit digits:
+//   a[r] * row_scale[r] = unit * (digits[r] + digits[rows + r] / kSecondDigits) + a rest; the second digits only if
+//   levels is 2.
+// bias is the sum of a[r] * row_zero[r] and of the rest times the middle code. Where one level of digits would add more
+// than a twentieth of what the codes have lost of the tile already, there are two.
+struct FoldedVector {
+  float unit;
+  float bias;
+  std::uint32_t levels;
+};
+
+// One vector of digits to be multiplied with the codes of a tile, and where the products go:
+//   out[l] = (adds: out[l] * keep, else nothing) + (unit * sum over r of digits[r] * code[r][l] + bias) * lane_scale[l]
+struct DotVector {
+  const std::int8_t* digits = nullptr;  // [rows]
+  float* out = nullptr;                 // [lanes]
+  float unit = 0.0f;
+  float bias = 0.0f;
+  float keep = 0.0f;
+  bool adds = false;
+};
+
+// One multiply-accumulate of several vectors with one exact tile x[rows, lanes]:
+//   out[i][l] = out[i][l] * keep[i] + sum over r of a[i][r] * x[r][l]
+// The sum runs over r from 0 upwards. Without keep the old out is not read.
 struct Accumulation {
   const float* a;  // a[i * a_stride + r]
   std::size_t a_stride;
-  std::size_t vectors;      // i < vectors
-  const float* bias;        // [vectors] or nullptr
-  const float* lane_scale;  // [lanes] or nullptr
-  const float* keep;        // [vectors] or nullptr
-  float* const* out;        // vectors pointers to [lanes]
-  float* panel;             // scratch: kPanelLanes floats for each row of x
+  std::size_t vectors;  // i < vectors
+  const float* keep;    // [vectors] or nullptr
+  float* const* out;    // vectors pointers to [lanes]
+  float* panel;         // scratch: kPanelLanes floats for each row of x
 };
 
 // Scores of one query head over `count` keys, as they come from the dot products.
@@ -97,10 +128,12 @@ struct KernelTable {
   // values[rows, lanes] = (code * row_scale + row_zero) * lane_scale.
   void (*decode_values)(const CodeTile& tile, const TileScales& scales, float* values);
 
-  // folded[r] = a[r] * row_scale[r]; returns the sum of a[r] * row_zero[r] (16 partial sums).
-  float (*fold_rows)(const float* a, const float* row_scale, const float* row_zero, std::size_t rows, float* folded);
-  // x = codes as numbers.
-  void (*accumulate_codes)(const CodeTile& tile, const Accumulation& accumulation);
+  // Folds the vectors a + i * a_stride, i < count; digits[count, 2, rows], the second row of each written only where
+  // two levels are needed.
+  void (*fold_vectors)(const float* a, std::size_t a_stride, std::size_t count, const RowFold& fold,
+                       std::int8_t* digits, FoldedVector* folded);
+  // Vector after vector, so that a later one may add to what an earlier one wrote.
+  void (*dot_codes)(const CodeTile& tile, const DotVector* vectors, std::size_t count, const float* lane_scale);
   // Exact values: x[r][l] = blocks[r / 16][r % 16 * lanes + l]; any number of rows.
   void (*accumulate_half_rows)(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
                                const Accumulation& accumulation);
@@ -108,8 +141,8 @@ struct KernelTable {
   void (*accumulate_half_lanes)(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
                                 const Accumulation& accumulation);
 
-  // Adds a row of scores to the state; returns the factor that old accumulators must be multiplied with.
-  float (*softmax_step)(const ScoreRow& row, SoftmaxState* state);
+  // Adds rows of scores, each to its own state; keep[i] is the factor that old accumulators must be multiplied with.
+  void (*softmax_steps)(const ScoreRow* rows, std::size_t count, SoftmaxState* const* states, float* keep);
   // Joins two partial results over different keys by log-sum-exp: total and total_values[dim] become the joint ones.
   void (*merge_states)(const SoftmaxState& part, const float* part_values, std::size_t dim, SoftmaxState* total,
                        float* total_values);
@@ -123,8 +156,9 @@ std::span<const KernelTable* const> available_kernels();
 // The table in use: the best one, until select_kernels names another.
 const KernelTable& kernels();
 
-// Uses the table of this name ("baseline", "avx2", "avx512", "neon") from now on; false if this machine has none such.
-// Not to be called while kernels run.
+// Uses the table of this name from now on; false if this machine has none such. Not to be called while kernels run.
+// x86-64: "baseline", "avx2", "avx512". 64-bit Arm: "neon", "neon_dotprod" (Armv8.2 dot products of bytes of one sign),
+// "neon_i8mm" (also of unsigned with signed bytes). Other processors: "baseline".
 bool select_kernels(std::string_view name);
 
 }  // namespace kvarn

@@ -131,7 +131,7 @@ void round_rows(const float* tile, std::size_t rows, std::size_t lanes, float to
     for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
       const F32 exact = (load(values + lane) - splat(range.low)) / splat(step[row]);
       const F32 code = max(min((exact + kRounder) - kRounder, splat(top)), F32{});
-      store(__builtin_convertvector(__builtin_convertvector(code, I32), U8), codes + row * lanes + lane);
+      store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + row * lanes + lane);
     }
   }
 }

@@ -7,22 +7,31 @@
 namespace kvarn {
 namespace {
 
-// exp(x) for x <= 0, relative error below 3e-7; 0 below -86, so that no subnormal number arises. x = n ln2 + r with
-// |r| <= ln2/2; exp(r) = 1 + r + r^2 P(r), P fitted for the least relative error (3.6e-9).
-KVARN_INLINE F32 exp_nonpositive(F32 x) {
+// exp(x) for x <= 0; 0 below -86, so that no subnormal number arises. x / ln2 = n + r with |r| <= 1/2; 2^r = 1 + r
+// P(r), P fitted for the least relative error (9e-8 before rounding). Rounding x / ln2 adds up to |x| * 2^-24. Vectors
+// are taken through every step together: one alone would wait for each result.
+template <int Count>
+KVARN_INLINE void exp_nonpositive(F32 (&x)[Count]) {
   constexpr float kRounder = 0x1.8p23f;
-  const I32 vanishes = x < -86.0f;
-  const F32 bounded = select(vanishes, splat(-86.0f), x);
-  const F32 shifted = bounded * 1.44269504f + kRounder;
-  const F32 n = shifted - kRounder;
-  const F32 r = (bounded - n * 0x1.63p-1f) - n * -2.12194440e-4f;  // ln2 in two parts; n times the first is exact
-  F32 p = r * 1.38116601e-3f + 8.37013502e-3f;
-  p = p * r + 4.16685283e-2f;
-  p = p * r + 1.66665087e-1f;
-  p = p * r + 4.99999926e-1f;
-  const F32 y = (p * (r * r) + r) + 1.0f;
-  const U32 scaled = bits_of(y) + (bits_of(shifted) << 23);  // the low bits of shifted are n
-  return select(vanishes, F32{}, float_of(scaled));
+  F32 shifted[Count], r[Count], p[Count];
+  unroll<Count>([&](auto i) { r[i.value] = x[i.value] * 0x1.715476p0f; });
+  unroll<Count>([&](auto i) { shifted[i.value] = r[i.value] + kRounder; });
+  unroll<Count>([&](auto i) { r[i.value] = r[i.value] - (shifted[i.value] - kRounder); });
+  unroll<Count>([&](auto i) { p[i.value] = r[i.value] * 0x1.5bba14p-10f + 0x1.3cea88p-7f; });
+  unroll<Count>([&](auto i) { p[i.value] = p[i.value] * r[i.value] + 0x1.c6b752p-5f; });
+  unroll<Count>([&](auto i) { p[i.value] = p[i.value] * r[i.value] + 0x1.ebf9bcp-3f; });
+  unroll<Count>([&](auto i) { p[i.value] = p[i.value] * r[i.value] + 0x1.62e42ap-1f; });
+  unroll<Count>([&](auto i) { p[i.value] = p[i.value] * r[i.value] + 1.0f; });
+  unroll<Count>([&](auto i) {  // the low bits of shifted are n
+    const F32 power = float_of(bits_of(p[i.value]) + (bits_of(shifted[i.value]) << 23));
+    x[i.value] = select(x[i.value] < -86.0f, F32{}, power);
+  });
+}
+
+KVARN_INLINE F32 exp_nonpositive(F32 x) {
+  F32 vectors[1] = {x};
+  exp_nonpositive(vectors);
+  return vectors[0];
 }
 
 KVARN_INLINE float exp_nonpositive(float x) { return exp_nonpositive(splat(x))[0]; }
@@ -34,10 +43,14 @@ KVARN_INLINE F32 tanh(F32 x) {
   return select(x < 0.0f, -result, result);
 }
 
-// Applies cap and mask; the largest score.
-KVARN_INLINE float finish_scores(const ScoreRow& row) {
+// Applies cap and mask; the largest scores, one lane for each score modulo kWidth.
+KVARN_INLINE F32 finish_scores(const ScoreRow& row) {
   const F32 hidden = splat(-__builtin_inff());
   F32 largest = hidden;
+  if (row.mask == nullptr && !(row.soft_cap > 0.0f)) {
+    for (std::size_t i = 0; i < row.count; i += kWidth) largest = max(load(row.scores + i), largest);
+    return largest;
+  }
   for (std::size_t i = 0; i < row.count; i += kWidth) {
     F32 score = load(row.scores + i);
     if (row.soft_cap > 0.0f) score = tanh(score / row.soft_cap) * row.soft_cap;
@@ -48,30 +61,69 @@ KVARN_INLINE float finish_scores(const ScoreRow& row) {
     store(score, row.scores + i);
     largest = max(score, largest);
   }
-  return largest_lane(largest);
+  return largest;
 }
 
-float softmax_step(const ScoreRow& row, SoftmaxState* state) {
-  const float best = finish_scores(row);
-  const float hidden = -__builtin_inff();
-  if (best == hidden) {
-    for (std::size_t i = 0; i < row.count; ++i) row.scores[i] = 0.0f;
-    return 1.0f;
-  }
-  const float top = best > state->max ? best : state->max;
-  F32 partial[kPartialVectors] = {};
-  for (std::size_t i = 0; i < row.count; i += kPartials) {
-    unroll<kPartialVectors>([&](auto v) {
-      float* score = row.scores + i + v.value * kWidth;
-      const F32 weight = exp_nonpositive(load(score) - splat(top));
-      store(weight, score);
-      partial[v.value] += weight;
-    });
-  }
-  const float keep = state->max == top ? 1.0f : exp_nonpositive(state->max - top);
-  state->sum = state->sum * keep + sum_partials(partial);
-  state->max = top;
-  return keep;
+// Vectors of scores in flight at once; whole groups of 16 scores.
+constexpr int kExpVectors = 4;
+
+template <int Count>
+KVARN_INLINE void weigh_scores(float* scores, F32 top, F32 (&sums)[kPartialVectors]) {
+  F32 x[Count];
+  unroll<Count>([&](auto i) { x[i.value] = load(scores + i.value * kWidth) - top; });
+  exp_nonpositive(x);
+  unroll<Count>([&](auto i) {
+    store(x[i.value], scores + i.value * kWidth);
+    sums[i.value % kPartialVectors] += x[i.value];
+  });
+}
+
+// Up to four rows at once: their reductions share the shuffles, and their latencies overlap.
+template <int Count>
+void softmax_rows(const ScoreRow* rows, SoftmaxState* const* states, float* keep) {
+  const auto add = [](F32 a, F32 b) { return a + b; };
+  const F32 hidden = splat(-__builtin_inff());
+  F32 partial[4] = {hidden, hidden, hidden, hidden};
+  F32 before = hidden;
+  unroll<Count>([&](auto k) {
+    partial[k.value] = finish_scores(rows[k.value]);
+    before[k.value * kFourStep] = states[k.value]->max;
+  });
+  const F32 best = halve_four(partial, [](F32 a, F32 b) { return max(a, b); });
+  const F32 top = max(best, before);
+  const F32 kept = select(before == top, splat(1.0f), exp_nonpositive(before - top));
+  unroll<Count>([&](auto k) {
+    const ScoreRow& row = rows[k.value];
+    const F32 row_top = splat(top[k.value * kFourStep]);
+    const bool sees_nothing = best[k.value * kFourStep] == hidden[0];
+    F32 sums[kPartialVectors] = {};
+    if (sees_nothing) {
+      for (std::size_t i = 0; i < row.count; i += kWidth) store(F32{}, row.scores + i);
+    } else {
+      std::size_t i = 0;
+      for (; i + kExpVectors * kWidth <= row.count; i += kExpVectors * kWidth) {
+        weigh_scores<kExpVectors>(row.scores + i, row_top, sums);
+      }
+      for (; i < row.count; i += kPartials) weigh_scores<kPartialVectors>(row.scores + i, row_top, sums);
+    }
+    partial[k.value] = join_vectors(sums, add);
+  });
+  const F32 sums = halve_four(partial, add);
+  unroll<Count>([&](auto k) {
+    constexpr int kLane = k.value * kFourStep;
+    SoftmaxState& state = *states[k.value];
+    keep[k.value] = kept[kLane];
+    state.sum = state.sum * kept[kLane] + sums[kLane];
+    state.max = top[kLane];
+  });
+}
+
+void softmax_steps(const ScoreRow* rows, std::size_t count, SoftmaxState* const* states, float* keep) {
+  std::size_t row = 0;
+  for (; row + 4 <= count; row += 4) softmax_rows<4>(rows + row, states + row, keep + row);
+  if (count - row == 3) softmax_rows<3>(rows + row, states + row, keep + row);
+  if (count - row == 2) softmax_rows<2>(rows + row, states + row, keep + row);
+  if (count - row == 1) softmax_rows<1>(rows + row, states + row, keep + row);
 }
 
 void merge_states(const SoftmaxState& part, const float* part_values, std::size_t dim, SoftmaxState* total,

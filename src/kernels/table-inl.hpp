@@ -2,7 +2,8 @@
 #pragma once
 
 #include "kernels/accumulate-inl.hpp"
-#include "kernels/accumulate_half-inl.hpp"
+#include "kernels/codes-inl.hpp"
+#include "kernels/dot-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/normalize-inl.hpp"
 #include "kernels/rotate-inl.hpp"
@@ -27,11 +28,11 @@ constexpr KernelTable make_table(const char* name) {
           .round_rows = round_rows,
           .pack_codes = pack_codes,
           .decode_values = decode_values,
-          .fold_rows = fold_rows,
-          .accumulate_codes = accumulate_codes,
+          .fold_vectors = fold_vectors,
+          .dot_codes = dot_codes,
           .accumulate_half_rows = accumulate_half_rows,
           .accumulate_half_lanes = accumulate_half_lanes,
-          .softmax_step = softmax_step,
+          .softmax_steps = softmax_steps,
           .merge_states = merge_states,
           .finish_state = finish_state};
 }

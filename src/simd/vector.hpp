@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <utility>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #define KVARN_INLINE inline __attribute__((always_inline))
 
 namespace kvarn {
@@ -26,6 +30,7 @@ using I32 = std::int32_t __attribute__((vector_size(kWidth * 4)));
 using U32 = std::uint32_t __attribute__((vector_size(kWidth * 4)));
 using U16 = std::uint16_t __attribute__((vector_size(kWidth * 2)));
 using U8 = std::uint8_t __attribute__((vector_size(kWidth)));
+using I8 = std::int8_t __attribute__((vector_size(kWidth)));
 
 // Sums over a row run in 16 partial sums on every instruction set; this many vectors hold them.
 constexpr int kPartials = 16;
@@ -62,13 +67,46 @@ KVARN_INLINE F32 splat(float value) { return value - F32{}; }
 KVARN_INLINE U32 splat_bits(std::uint32_t value) { return value - U32{}; }
 KVARN_INLINE U32 bits_of(F32 vector) { return reinterpret_cast<U32>(vector); }
 KVARN_INLINE F32 float_of(U32 bits) { return reinterpret_cast<F32>(bits); }
+KVARN_INLINE F32 to_float(I32 numbers) { return __builtin_convertvector(numbers, F32); }
 KVARN_INLINE F32 to_float(U32 numbers) {  // numbers below 2^31
   return __builtin_convertvector(reinterpret_cast<I32>(numbers), F32);
 }
 
-// A NaN in `a` gives `b`.
+// A NaN in `a` gives `b`. The instruction of x86 means exactly this comparison; compilers do not see it.
+#if defined(__AVX512F__)
+KVARN_INLINE F32 max(F32 a, F32 b) { return _mm512_maskz_max_ps(0xFFFF, a, b); }
+KVARN_INLINE F32 min(F32 a, F32 b) { return _mm512_maskz_min_ps(0xFFFF, a, b); }
+#elif defined(__AVX2__)
+KVARN_INLINE F32 max(F32 a, F32 b) { return _mm256_max_ps(a, b); }
+KVARN_INLINE F32 min(F32 a, F32 b) { return _mm256_min_ps(a, b); }
+#elif defined(__SSE2__)
+KVARN_INLINE F32 max(F32 a, F32 b) { return _mm_max_ps(a, b); }
+KVARN_INLINE F32 min(F32 a, F32 b) { return _mm_min_ps(a, b); }
+#else
 KVARN_INLINE F32 max(F32 a, F32 b) { return a > b ? a : b; }
 KVARN_INLINE F32 min(F32 a, F32 b) { return a < b ? a : b; }
+#endif
+
+// Stores the lowest byte of every word, kWidth bytes.
+#if defined(__AVX512F__)
+KVARN_INLINE void store_low_bytes(U32 words, void* to) {
+  store(_mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(words)), to);
+}
+#elif defined(__AVX2__)
+KVARN_INLINE void store_low_bytes(U32 words, void* to) {
+  const __m256i low_bytes = _mm256_set1_epi32(0x0C080400);
+  const __m256i packed = _mm256_shuffle_epi8(reinterpret_cast<__m256i>(words), low_bytes);
+  store(_mm_unpacklo_epi32(_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1))[0], to);
+}
+#elif defined(__SSE2__)
+KVARN_INLINE void store_low_bytes(U32 words, void* to) {
+  const __m128i bytes = reinterpret_cast<__m128i>(words & 0xFFu);
+  const __m128i halves = _mm_packs_epi32(bytes, bytes);
+  store(_mm_cvtsi128_si32(_mm_packus_epi16(halves, halves)), to);
+}
+#else
+KVARN_INLINE void store_low_bytes(U32 words, void* to) { store(__builtin_convertvector(words, U8), to); }
+#endif
 KVARN_INLINE F32 select(I32 mask, F32 a, F32 b) { return mask ? a : b; }
 
 // Lane i gets lane i ^ Distance.
@@ -111,16 +149,43 @@ KVARN_INLINE F32 halve(F32 v, Join&& join) {
   }
 }
 
+// 16 partial results joined to one vector: partial[i] with partial[i + half].
+template <class Join>
+KVARN_INLINE F32 join_vectors(const F32 (&vectors)[kPartialVectors], Join&& join) {
+  if constexpr (kPartialVectors == 4) return join(join(vectors[0], vectors[2]), join(vectors[1], vectors[3]));
+  if constexpr (kPartialVectors == 2) return join(vectors[0], vectors[1]);
+  return vectors[0];
+}
+
 // The sum of 16 partial sums: halved four times, partial[i] += partial[i + half].
 KVARN_INLINE float sum_partials(const F32 (&vectors)[kPartialVectors]) {
-  F32 partial[kPartialVectors];
-  unroll<kPartialVectors>([&](auto i) { partial[i.value] = vectors[i.value]; });
-  if constexpr (kPartialVectors == 4) {
-    partial[0] += partial[2];
-    partial[1] += partial[3];
-  }
-  if constexpr (kPartialVectors >= 2) partial[0] += partial[1];
-  return halve<kWidth / 2>(partial[0], [](F32 a, F32 b) { return a + b; })[0];
+  const auto add = [](F32 a, F32 b) { return a + b; };
+  return halve<kWidth / 2>(join_vectors(vectors, add), add)[0];
+}
+
+// Joins the halves of each group of 2 * Half lanes; the groups of `a` come first in the result, then those of `b`.
+template <int Half, class Join, std::size_t... I>
+KVARN_INLINE F32 join_halves(F32 a, F32 b, Join&& join, std::index_sequence<I...>) {
+  constexpr int kGroups = kWidth / (2 * Half);
+  const F32 low =
+      __builtin_shufflevector(a, b,
+                              (static_cast<int>(I) / Half / kGroups * kWidth +
+                               static_cast<int>(I) / Half % kGroups * 2 * Half + static_cast<int>(I) % Half)...);
+  const F32 high =
+      __builtin_shufflevector(a, b,
+                              (static_cast<int>(I) / Half / kGroups * kWidth +
+                               static_cast<int>(I) / Half % kGroups * 2 * Half + static_cast<int>(I) % Half + Half)...);
+  return join(low, high);
+}
+
+// Four vectors, each joined by halving as `halve` does it. The k-th result is in lane k * kFourStep.
+constexpr int kFourStep = kWidth / 4;
+template <class Join>
+KVARN_INLINE F32 halve_four(const F32 (&v)[4], Join&& join) {
+  constexpr auto kLanes = std::make_index_sequence<kWidth>{};
+  const F32 first = join_halves<kWidth / 2>(v[0], v[1], join, kLanes);
+  const F32 second = join_halves<kWidth / 2>(v[2], v[3], join, kLanes);
+  return halve<kWidth / 8>(join_halves<kWidth / 4>(first, second, join, kLanes), join);
 }
 
 KVARN_INLINE float largest_lane(F32 v) {

@@ -74,7 +74,7 @@ TEST(CacheSchedule, FourAndTwoBits_AnyOrderOfOperations_AttendsToWhatItReadsBack
   run_schedule(small_tiles("k4v2"), 13, 2000);
 }
 TEST(CacheSchedule, NoSinkNoTail_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
-  CacheConfig config = small_tiles("k4v4");
+  CacheConfig config = small_tiles("k8v8");
   config.sink_tokens = 0;
   config.tail_tokens = 0;
   run_schedule(config, 14, 2000);

@@ -208,6 +208,15 @@ def test_missing_package_without_apt_is_named(env, tmp_path):
     assert "g++" in line and "ninja-build" in line and "package manager" in line
 
 
+@pytest.mark.parametrize("machine, groups", [("x86_64", "fetch build test cross"), ("aarch64", "fetch build test")])
+def test_cross_compiler_is_needed_where_arm_is_emulated(env, tmp_path, machine, groups):
+    stub = tmp_path / "bin" / "uname"
+    stub.parent.mkdir()
+    stub.write_text(f"#!/bin/sh\necho {machine}\n")
+    stub.chmod(0o755)
+    assert call(env | {"PATH": f"{stub.parent}:{env['PATH']}"}, "test_groups").stdout.strip() == groups
+
+
 def test_second_run_waits_for_the_first(env, shop):
     cache = pathlib.Path(env["KVARN_CACHE"])
     cache.mkdir()

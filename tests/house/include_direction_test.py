@@ -25,7 +25,7 @@ ARROWS = {
     "capi": ["session", "cache"],
 }
 # Folders outside src/ and what of src/ they may include directly. `reference` is for tests alone.
-OUTSIDE = {"hosts": ["cache"], "apps": []}
+OUTSIDE = {"hosts": ["cache"], "apps": [], "bench": ["cache"]}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 # What no file of src/ may include: engines, languages, programs' libraries, streams.

@@ -62,6 +62,25 @@ TEST(HalfConversion, FloatsAroundEveryHalf_NarrowAsTheScalarCodeButSaturate) {
   }
 }
 
+float step(const KernelTable& table, const ScoreRow& row, SoftmaxState& state) {
+  SoftmaxState* const states[] = {&state};
+  float keep = NAN;
+  table.softmax_steps(&row, 1, states, &keep);
+  return keep;
+}
+
+TEST(HalfConversion, Nan_NarrowsToNan) {
+  std::vector<float> floats;  // both signs, a signalling one, a full payload
+  for (const std::uint32_t bits : {0x7FC00000u, 0xFFC00000u, 0x7F800001u, 0x7FFFFFFFu}) {
+    floats.resize(floats.size() + 4, std::bit_cast<float>(bits));
+  }
+  for (const KernelTable* table : available_kernels()) {
+    std::vector<HalfBits> halves(floats.size());
+    table->floats_to_halves(floats.data(), floats.size(), halves.data());
+    for (const HalfBits half : halves) EXPECT_GT(half & 0x7FFFu, 0x7C00u) << table->name;
+  }
+}
+
 // One query over 16 keys at a time: weights are exp(score - max), 1 for the largest.
 TEST(SoftmaxStep, Exponential_IsCloseAndTheSameEverywhere) {
   std::vector<float> arguments;
@@ -73,9 +92,9 @@ TEST(SoftmaxStep, Exponential_IsCloseAndTheSameEverywhere) {
       std::copy_n(&arguments[at], 15, scores.begin() + 1);
       std::vector<float> expected_bits = scores;
       SoftmaxState state{-INFINITY, 0.0f};
-      EXPECT_EQ(table->softmax_step({scores.data(), 16, nullptr, 1.0f, 0.0f}, &state), 0.0f);
+      EXPECT_EQ(step(*table, {scores.data(), 16, nullptr, 1.0f, 0.0f}, state), 0.0f);
       SoftmaxState first_state{-INFINITY, 0.0f};
-      available_kernels()[0]->softmax_step({expected_bits.data(), 16, nullptr, 1.0f, 0.0f}, &first_state);
+      step(*available_kernels()[0], {expected_bits.data(), 16, nullptr, 1.0f, 0.0f}, first_state);
       ASSERT_EQ(0, std::memcmp(scores.data(), expected_bits.data(), 16 * sizeof(float)));
       for (std::size_t i = 0; i < 15; ++i) {
         const double truth = std::exp(static_cast<double>(arguments[at + i]));
@@ -93,13 +112,13 @@ TEST(SoftmaxStep, HiddenKeys_WeighNothing) {
     scores[7] = 3.0f;
     mask[7] = 0.0f;
     SoftmaxState state{-INFINITY, 0.0f};
-    table->softmax_step({scores.data(), 32, mask.data(), 1.0f, 0.0f}, &state);
+    step(*table, {scores.data(), 32, mask.data(), 1.0f, 0.0f}, state);
     for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(scores[i], i == 7 ? 1.0f : 0.0f);
     EXPECT_EQ(state.max, 3.0f);
     EXPECT_EQ(state.sum, 1.0f);
     std::vector<float> nothing(32, NAN);
     mask[7] = -INFINITY;
-    EXPECT_EQ(table->softmax_step({nothing.data(), 32, mask.data(), 1.0f, 0.0f}, &state), 1.0f);
+    EXPECT_EQ(step(*table, {nothing.data(), 32, mask.data(), 1.0f, 0.0f}, state), 1.0f);
     for (const float weight : nothing) EXPECT_EQ(weight, 0.0f);
     EXPECT_EQ(state.max, 3.0f);
   }
@@ -111,8 +130,6 @@ class WholeNumberTile {
   WholeNumberTile(std::size_t vectors, std::size_t rows, std::size_t lanes)
       : vectors_(vectors), rows_(rows), lanes_(lanes), random_(static_cast<std::uint32_t>(vectors * 7 + rows + lanes)) {
     fill(a_, vectors * rows);
-    fill(bias_, vectors);
-    fill(scale_, lanes);
     fill(keep_, vectors);
     x_.resize(rows * lanes);
     for (HalfBits& value : x_) value = float_to_half(static_cast<float>(digit_(random_)));
@@ -132,8 +149,7 @@ class WholeNumberTile {
     std::vector<float> out(vectors_ * lanes_, kOld), panel(kPanelLanes * rows_);
     std::vector<float*> out_pointers;
     for (std::size_t i = 0; i < vectors_; ++i) out_pointers.push_back(&out[i * lanes_]);
-    const Accumulation sum{a_.data(),           rows_,       vectors_, bias_.data(), scale_.data(), keep_.data(),
-                           out_pointers.data(), panel.data()};
+    const Accumulation sum{a_.data(), rows_, vectors_, keep_.data(), out_pointers.data(), panel.data()};
     if (from_lanes) {
       table.accumulate_half_lanes(lane_pointers_.data(), rows_, lanes_, sum);
     } else {
@@ -146,9 +162,9 @@ class WholeNumberTile {
     std::vector<float> out;
     for (std::size_t i = 0; i < vectors_; ++i) {
       for (std::size_t l = 0; l < lanes_; ++l) {
-        float sum = bias_[i];
+        float sum = 0.0f;
         for (std::size_t r = 0; r < rows_; ++r) sum += a_[i * rows_ + r] * half_to_float(x_[r * lanes_ + l]);
-        out.push_back(kOld * keep_[i] + sum * scale_[l]);
+        out.push_back(kOld * keep_[i] + sum);
       }
     }
     return out;
@@ -164,7 +180,7 @@ class WholeNumberTile {
   std::size_t vectors_, rows_, lanes_;
   std::mt19937 random_;
   std::uniform_int_distribution<int> digit_{-9, 9};
-  std::vector<float> a_, bias_, scale_, keep_;
+  std::vector<float> a_, keep_;
   std::vector<HalfBits> x_;
   std::vector<std::vector<HalfBits>> row_blocks_, lane_blocks_;
   std::vector<const HalfBits*> row_pointers_, lane_pointers_;

@@ -45,6 +45,8 @@ class TiledProblem {
     cells_ = spec.tiles * spec.shape.tile_tokens;
     k_.assign(std::size_t{cells_} * spec.shape.kv_heads * spec.shape.dim_k, 0.0f);
     v_.assign(std::size_t{cells_} * spec.shape.kv_heads * spec.shape.dim_v, 0.0f);
+    original_k_ = k_;
+    original_v_ = v_;
     make_tiles();
     make_queries();
     make_mask();
@@ -72,7 +74,14 @@ class TiledProblem {
             .out_head_stride = spec_.shape.dim_v};
   }
 
-  std::vector<double> expected() const {
+  // With the rows that the records hold.
+  std::vector<double> expected() const { return attend_to_dense(k_, v_); }
+
+  // With the rows as they were before they were sealed.
+  std::vector<double> before_sealing() const { return attend_to_dense(original_k_, original_v_); }
+
+ private:
+  std::vector<double> attend_to_dense(const std::vector<float>& k, const std::vector<float>& v) const {
     std::vector<double> out(std::size_t{spec_.queries} * spec_.shape.heads * spec_.shape.dim_v);
     reference::attend({.heads = spec_.shape.heads,
                        .kv_heads = spec_.shape.kv_heads,
@@ -81,8 +90,8 @@ class TiledProblem {
                        .queries = spec_.queries,
                        .keys = cells_,
                        .q = q_.data(),
-                       .k = k_.data(),
-                       .v = v_.data(),
+                       .k = k.data(),
+                       .v = v.data(),
                        .mask = dense_mask_.data(),
                        .sinks = spec_.has_sinks ? sinks_.data() : nullptr,
                        .scale = spec_.params.scale,
@@ -92,6 +101,7 @@ class TiledProblem {
     return out;
   }
 
+ public:
   // A score is a sum of dim_k products, each rounded twice (2^-24 each), of a sealed tile's folded codes, whose
   // magnitude is at most 4 times the largest |k|; an error e of the scores moves a softmax average of values within +-V
   // by at most 2 e V, and the average itself, a sum over the keys that was merged a few times, adds its own roundings.
@@ -117,7 +127,16 @@ class TiledProblem {
     std::vector<std::uint8_t> records;
   };
 
-  float normal(float scale = 1.0f) { return std::normal_distribution<float>(0.0f, scale)(random_); }
+  // Nearly normal, and made of whole numbers: the same bits whatever the processor and its math library. The sum of 12
+  // uniform numbers has variance 1.
+  float normal() {
+    std::int32_t sum = -6 * 0xFFFF;
+    for (int i = 0; i < 6; ++i) {
+      const std::uint32_t two = static_cast<std::uint32_t>(random_());
+      sum += static_cast<std::int32_t>((two & 0xFFFFu) + (two >> 16));
+    }
+    return static_cast<float>(sum) * 0x1p-16f;
+  }
   std::uint32_t below(std::uint32_t bound) {
     return std::uniform_int_distribution<std::uint32_t>(0, bound - 1)(random_);
   }
@@ -168,22 +187,29 @@ class TiledProblem {
       const float value = spec_.has_equal_values && side == Side::kValue ? float(i % row_size % 13) - 6.0f : normal();
       if (is_token) rows[i] = float_to_half(value);
     }
+    std::vector<bool> is_null(shape.tile_tokens / 16);
+    for (std::size_t block = 0; block < is_null.size(); ++block) {
+      is_null[block] = !sealed && (block * 16 >= cells.size() || (spec_.has_null_blocks && below(3) == 0));
+      if (is_null[block]) std::fill_n(&rows[block * 16 * row_size], 16 * row_size, HalfBits{0});
+    }
     sides_.emplace_back();
     Side16& memory = sides_.back();
     std::vector<float>& dense = side == Side::kKey ? k_ : v_;
+    std::vector<float>& original = side == Side::kKey ? original_k_ : original_v_;
+    for (std::size_t row = 0; row < cells.size(); ++row) {
+      if (cells[row] == TileView::kNoCell) continue;
+      for (std::size_t i = 0; i < row_size; ++i) {
+        dense[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
+        original[cells[row] * row_size + i] = dense[cells[row] * row_size + i];
+      }
+    }
     if (sealed) {
       seal(side, dim, bits, rows, memory);
       return spread_sealed(side, dim, bits, cells, memory, dense);
     }
-    for (std::size_t block = 0; block < shape.tile_tokens / 16; ++block) {
-      const bool is_written = block * 16 < cells.size() && !(spec_.has_null_blocks && below(3) == 0);
-      memory.blocks.push_back(is_written ? make_block(side, dim, &rows[block * 16 * row_size]) : nullptr);
-      memory.pointers.push_back(is_written ? memory.blocks.back()->data() : nullptr);
-    }
-    for (std::size_t row = 0; row < cells.size(); ++row) {
-      if (cells[row] == TileView::kNoCell || memory.pointers[row / 16] == nullptr) continue;
-      for (std::size_t i = 0; i < row_size; ++i)
-        dense[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
+    for (std::size_t block = 0; block < is_null.size(); ++block) {
+      memory.blocks.push_back(is_null[block] ? nullptr : make_block(side, dim, &rows[block * 16 * row_size]));
+      memory.pointers.push_back(is_null[block] ? nullptr : memory.blocks.back()->data());
     }
     return {.records = nullptr, .blocks = memory.pointers.data()};
   }
@@ -294,7 +320,7 @@ class TiledProblem {
   ProblemSpec spec_;
   std::mt19937 random_;
   std::uint32_t cells_;
-  std::vector<float> k_, v_, q_, sinks_, dense_mask_;
+  std::vector<float> k_, v_, original_k_, original_v_, q_, sinks_, dense_mask_;
   Halves mask_;
   std::vector<Side16> sides_;
   std::vector<std::vector<std::uint32_t>> tile_cells_;
