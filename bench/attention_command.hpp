@@ -20,7 +20,6 @@ struct AttentionOptions {
   int threads = 0;                // 0: one a core
   int runs = 9;
   double sample_milliseconds = 2.0;
-  std::string isa;  // empty: the best there is
   std::string json_file;
   std::string command;  // the command line, for the file
 };

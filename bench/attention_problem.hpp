@@ -12,9 +12,9 @@
 namespace kvarn::bench {
 
 struct HeadShape {
-  std::uint32_t heads;     // multiple of kv_heads
-  std::uint32_t kv_heads;  //
-  std::uint32_t dim;       // of K and of V; multiple of 16
+  std::uint32_t heads;  // multiple of kv_heads
+  std::uint32_t kv_heads;
+  std::uint32_t dim;  // of K and of V; multiple of 16
 };
 
 // `keys` counts every row there is, those of the queries themselves included: query q of Q sees the first

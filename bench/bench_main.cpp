@@ -7,7 +7,10 @@
 
 #include "attention_command.hpp"
 #include "encode_command.hpp"
+#include "kernels/kernel_table.hpp"
+#include "results_file.hpp"
 #include "steps_command.hpp"
+#include "user_error.hpp"
 
 namespace kvarn::bench {
 namespace {
@@ -38,7 +41,6 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
   command.add_option("--sample-ms", options.sample_milliseconds, "least length of one sample")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
-  command.add_option("--isa", options.isa, "kernels to use (default: the best)");
   command.add_option("--json", options.json_file, "write results[] to this file");
 }
 
@@ -61,7 +63,6 @@ void add_encode_options(CLI::App& command, EncodeOptions& options) {
   command.add_option("--threads", options.threads, "threads of that engine (one is measured)")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command.add_option("--isa", options.isa, "kernels to use (default: the best)");
   command.add_option("--json", options.json_file, "write results[] to this file");
 }
 
@@ -79,17 +80,33 @@ void add_steps_options(CLI::App& command, StepsOptions& options) {
   command.add_option("--json", options.json_file, "write results[] to this file");
 }
 
+struct Commands {
+  AttentionOptions attention;
+  EncodeOptions encode;
+  StepsOptions steps;
+  std::string isa;
+  int machine_threads = 1;
+};
+
+void add_commands(CLI::App& app, Commands& commands) {
+  app.require_subcommand(1);
+  // The plugin reads the same variable: both sides of a process then run the same kernels.
+  app.add_option("--isa", commands.isa, "kernels to use (default: the best)")->envname("KVARN_ISA");
+  CLI::App& attention = *app.add_subcommand("attention", "one layer's attention against FLASH_ATTN_EXT");
+  CLI::App& encode = *app.add_subcommand("encode", "exact rows to records, on one thread");
+  CLI::App& steps = *app.add_subcommand("steps", "every decode step of a model, while tiles are sealed");
+  CLI::App& machine = *app.add_subcommand("machine", "what every results file says of the machine, as JSON");
+  add_attention_options(attention, commands.attention);
+  add_encode_options(encode, commands.encode);
+  add_steps_options(steps, commands.steps);
+  machine.add_option("--threads", commands.machine_threads, "threads of the measurement");
+  for (CLI::App* command : {&attention, &encode, &steps, &machine}) command->fallthrough();
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app("Measures KVarN's parts beside the host's own", "kvarn-bench");
-  app.require_subcommand(1);
-  AttentionOptions attention;
-  CLI::App& attention_command = *app.add_subcommand("attention", "one layer's attention against FLASH_ATTN_EXT");
-  add_attention_options(attention_command, attention);
-  EncodeOptions encode;
-  CLI::App& encode_command = *app.add_subcommand("encode", "exact rows to records, on one thread");
-  add_encode_options(encode_command, encode);
-  StepsOptions steps;
-  add_steps_options(*app.add_subcommand("steps", "every decode step of a model, while tiles are sealed"), steps);
+  Commands commands;
+  add_commands(app, commands);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
@@ -98,15 +115,16 @@ int run_program(int argc, char** argv) {
     fmt::print(stderr, "kvarn-bench: {}; --help lists the options\n", error.what());
     return 1;
   }
-  attention.command = encode.command = steps.command =
-      fmt::format("kvarn-bench {}", fmt::join(argv + 1, argv + argc, " "));
-  if (attention_command.parsed()) {
-    measure_attention(attention);
-  } else if (encode_command.parsed()) {
-    measure_encode(encode);
-  } else {
-    measure_steps(steps);
+  if (!commands.isa.empty() && !select_kernels(commands.isa)) {
+    throw program::UserError(fmt::format("this machine has no kernels '{}'", commands.isa),
+                             "leave out --isa and KVARN_ISA for the best");
   }
+  const std::string command = fmt::format("kvarn-bench {}", fmt::join(argv + 1, argv + argc, " "));
+  commands.attention.command = commands.encode.command = commands.steps.command = command;
+  if (app.got_subcommand("attention")) measure_attention(commands.attention);
+  if (app.got_subcommand("encode")) measure_encode(commands.encode);
+  if (app.got_subcommand("steps")) measure_steps(commands.steps);
+  if (app.got_subcommand("machine")) fmt::print("{}\n", describe_machine(command, commands.machine_threads).dump());
   return 0;
 }
 

@@ -12,7 +12,6 @@
 #include "cache/cache_config.hpp"
 #include "codec/tile_codec.hpp"
 #include "interleaved_timer.hpp"
-#include "kernels/kernel_table.hpp"
 #include "results_file.hpp"
 #include "user_error.hpp"
 
@@ -154,9 +153,6 @@ void print_row(const EncodeOptions& options, const EncodeRow& row) {
 
 void measure_encode(const EncodeOptions& options) {
   const std::vector<EncodeCase> cases = wanted_cases(options);
-  if (!options.isa.empty() && !select_kernels(options.isa)) {
-    throw UserError(fmt::format("this machine has no kernels '{}'", options.isa), "leave out --isa for the best");
-  }
   ResultsFile file(options.json_file, describe_machine(options.command, 1));
   std::deque<AttentionProblem> rows;
   std::deque<TileEncoder> encoders;

@@ -19,7 +19,6 @@ struct EncodeOptions {
   std::uint32_t layers = 0;
   std::uint32_t kv_heads = 0;
   int threads = 1;
-  std::string isa;  // empty: the best there is
   std::string json_file;
   std::string command;
 };

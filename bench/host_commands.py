@@ -1,11 +1,11 @@
 """What the measuring programs share: where the host's programs are, how they run with and without the plugin, what the machine is.
 
-Set by ./kvarn bench and ./kvarn eval: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_MODEL, KVARN_MODEL_GEMMA, KVARN_TEXT, KVARN_ROOT.
+Set by ./kvarn bench and ./kvarn eval: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_BENCH, KVARN_MODEL, KVARN_MODEL_GEMMA,
+KVARN_TEXT.
 """
 
 import json
 import os
-import platform
 import subprocess
 import sys
 
@@ -32,19 +32,15 @@ def run(command, preset=None, **settings):
     return result.stdout + result.stderr
 
 
-def machine():
-    """Processor, thread count and commit: what every results file states."""
-    names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if line.startswith("model name")]
-    commit = subprocess.run(["git", "-C", path("KVARN_ROOT"), "rev-parse", "--short", "HEAD"], text=True, capture_output=True,
-                            check=False).stdout.strip()
-    return {"cpu": names[0] if names else platform.machine(), "cores": os.cpu_count(), "commit": commit,
-            "command": " ".join(sys.argv)}
+def machine(threads):
+    """Processor, cores, commit, instruction set and threads: what every results file states, beside the command."""
+    return json.loads(run([path("KVARN_BENCH"), "machine", "--threads", threads])) | {"command": " ".join(sys.argv)}
 
 
-def write_json(file, results):
+def write_json(file, results, threads):
     if file:
         with open(file, "w", encoding="utf-8") as out:
-            json.dump({"machine": machine(), "results": results}, out, indent=1)
+            json.dump({"machine": machine(threads), "results": results}, out, indent=1)
             out.write("\n")
 
 

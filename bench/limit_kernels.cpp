@@ -4,8 +4,7 @@ namespace kvarn::bench {
 
 const LimitKernels& limit_kernels([[maybe_unused]] std::string_view kernel_table) {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (kernel_table == "avx512" && __builtin_cpu_supports("avx512vnni")) return kAvx512Limits;
+  if (kernel_table == "avx512vnni") return kAvx512Limits;
   if (kernel_table == "avx512" || kernel_table == "avx2") return kAvx2Limits;
 #endif
   return kBaselineLimits;

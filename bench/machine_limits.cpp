@@ -36,8 +36,9 @@ void DotRate::run() {
 }
 
 double DotRate::multiplications() const {
-  return static_cast<double>(kSteps / kPartsPerWorkerAndDots * kernels_.multiplications_per_step) * runner_.workers *
-         kPartsPerWorkerAndDots;
+  const std::size_t parts = runner_.workers * kPartsPerWorkerAndDots;
+  const std::size_t steps = kSteps / kPartsPerWorkerAndDots * parts;
+  return static_cast<double>(steps * kernels_.multiplications_per_step);
 }
 
 }  // namespace kvarn::bench

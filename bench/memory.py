@@ -54,7 +54,7 @@ def main():
             rows.append(row)
             results.append({**line, "preset": row[0], "growth_mib": growth})
     table(rows)
-    write_json(options.json, results)
+    write_json(options.json, results, options.threads)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def main():
         for cache in filter(None, options.host_caches.split(",")):
             measure(f"host {cache}", ["-ctk", cache, "-ctv", cache, "-fa", "on"])
     table(rows)
-    write_json(options.json, results)
+    write_json(options.json, results, options.threads)
 
 
 if __name__ == "__main__":

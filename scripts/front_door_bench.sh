@@ -1,12 +1,16 @@
-# Front door, bench and eval: measurements against the unmodified host, made by the programs in bench/. Sourced by ./kvarn.
+# Front door, bench and eval: measurements against the unmodified host, made by kvarn-bench and the programs in bench/. Sourced by
+# ./kvarn.
 
 command_bench() {
   local what=${1:-}
   (($# == 0)) || shift
   case $what in
-    e2e) run_measurement e2e.py llama-bench "$@" ;;
+    attention) measure_attention "$@" ;;
+    encode | steps) measure_part "$what" "$@" ;;
+    e2e) run_measurement e2e.py "llama-bench llama-batched-bench" "$@" ;;
     memory) run_measurement memory.py "" "$@" ;;
-    *) fail "unknown measurement '$what'" "./kvarn bench e2e or ./kvarn bench memory; --help after it lists the options" ;;
+    *) fail "unknown measurement '$what'" \
+      "./kvarn bench attention, encode, steps, e2e or memory; --help after it lists the options" ;;
   esac
 }
 
@@ -14,13 +18,72 @@ command_eval() {
   run_measurement quality.py llama-perplexity "$@"
 }
 
-# run_measurement FILE TARGET ARGS...: prepares the host's program, the models and the text, then runs bench/FILE.
-run_measurement() {
-  local file=$1 target=$2 arguments=()
-  shift 2
-  # -m may name a pinned model instead of a file.
+bench_path() { echo "$project_build/bin/kvarn-bench"; }
+
+# need_bench [ENGINE_TARGETS...]: what need_program prepares, and the measuring program.
+need_bench() {
+  need_program "$@"
+  need_project OFF kvarn-bench
+}
+
+# measure_attention ARGS...: kvarn-bench attention; --plot FILE draws what it wrote.
+measure_attention() {
+  local plot="" json="" arguments=()
   while (($#)); do
-    if [[ $1 == -m || $1 == --model ]] && (($# >= 2)) && [[ ! -f $2 ]]; then
+    case $1 in
+      --plot | --json)
+        (($# >= 2)) || fail "option '$1' needs a value" "./kvarn bench attention --help lists the options"
+        if [[ $1 == --plot ]]; then plot=$2; else json=$2; fi
+        shift 2
+        ;;
+      --plot=*)
+        plot=${1#*=}
+        shift
+        ;;
+      --json=*)
+        json=${1#*=}
+        shift
+        ;;
+      *)
+        arguments+=("$1")
+        shift
+        ;;
+    esac
+  done
+  [[ -z $plot || $plot == *.svg || $plot == *.png ]] || fail "'$plot' is no picture" "give --plot a name that ends in .svg or .png"
+  [[ -z $plot || -w $(dirname -- "$plot") ]] || fail "cannot write '$plot'" "give --plot a folder that can be written"
+  need_bench
+  [[ -z $plot ]] || need_packages plot
+  release_lock
+  if [[ -z $plot ]]; then
+    exec "$(bench_path)" attention "${arguments[@]}" ${json:+--json "$json"}
+  fi
+  [[ -n $json ]] || json=$cache_dir/logs/attention.json
+  "$(bench_path)" attention "${arguments[@]}" --json "$json"
+  exec "$python" -B "$KVARN_ROOT/bench/depth_plot.py" "$json" "$plot"
+}
+
+# measure_part NAME ARGS...: another subcommand of kvarn-bench; -m may name a pinned model.
+measure_part() {
+  local name=$1 arguments has_model
+  shift
+  take_model "$@"
+  need_bench
+  if [[ $name == steps && $has_model == no ]]; then
+    resolve_model smollm2
+    arguments+=(-m "$model_path")
+  fi
+  release_lock
+  exec "$(bench_path)" "$name" "${arguments[@]}"
+}
+
+# take_model ARGS...: sets arguments, with the file of a pinned model in place of its name, and has_model.
+take_model() {
+  arguments=()
+  has_model=no
+  while (($#)); do
+    if [[ $1 == -m || $1 == --model ]] && (($# >= 2)); then
+      has_model=yes
       resolve_model "$2"
       arguments+=("$1" "$model_path")
       shift 2
@@ -29,15 +92,23 @@ run_measurement() {
       shift
     fi
   done
-  # Word splitting wanted: no target is no argument.
+}
+
+# run_measurement FILE TARGETS ARGS...: prepares the host's programs, the models and the text, then runs bench/FILE.
+run_measurement() {
+  local file=$1 targets=$2 arguments has_model
+  shift 2
+  take_model "$@"
+  # Word splitting wanted: one argument a target, no target is no argument.
   # shellcheck disable=SC2086
-  need_program $target
+  need_bench $targets
   resolve_model smollm2
   need_text
   release_lock
   export KVARN_ROOT KVARN_MODEL=$model_path KVARN_TEXT=$text_path KVARN_ENGINE_BIN=$engine_build/bin
-  export KVARN_PROGRAM KVARN_PLUGIN
+  export KVARN_PROGRAM KVARN_PLUGIN KVARN_BENCH
   KVARN_PROGRAM=$(program_path)
   KVARN_PLUGIN=$(plugin_path)
+  KVARN_BENCH=$(bench_path)
   exec "$python" -B "$KVARN_ROOT/bench/$file" "${arguments[@]}"
 }

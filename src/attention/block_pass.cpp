@@ -21,8 +21,8 @@ struct BlockPass::Tile {
   std::size_t index;
   std::size_t first_row;  // rows before it, a multiple of 16, and from end_row on are seen by no query
   std::size_t end_row;
-  bool has_masks;  // the mask of every active query is in masks_; else all of them see every row of every block
   const std::uint8_t* next_keys;  // sealed keys of the next tile, or nullptr
+  bool has_masks;  // the mask of every active query is in masks_; else all of them see every row of every block
 
   std::size_t lanes() const { return round_up_16(end_row - first_row); }
 };
@@ -121,7 +121,7 @@ void BlockPass::run_tile(const TileView& view, std::size_t index, const std::uin
   find_active(index);
   if (active_count_ == 0 || view.used_rows == 0) return;
   const bool is_exact = view.k.records == nullptr && view.v.records == nullptr;
-  Tile tile{view, index, 0, view.used_rows, false, next_keys};
+  Tile tile{view, index, 0, view.used_rows, next_keys, false};
   if (!all_see_all_ || view.has_gaps || view.used_rows % kBlockTokens != 0) read_masks(tile);
   if (!all_see_all_ && is_exact) narrow(tile);
   view.k.records != nullptr ? score_sealed(tile) : score_exact(tile);

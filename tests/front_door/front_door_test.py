@@ -94,11 +94,18 @@ def fixture_shop(env, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["run", "-n"],
                                        ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["exec"],
-                                       ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"]])
+                                       ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
+                                       ["bench"], ["bench", "frobnicate"], ["bench", "attention", "--json"]])
 def test_unknown_word_is_named_before_anything_is_built(env, arguments):
     result = kvarn(env, *arguments)
     line = failure_line(result)
     assert "unknown" in line or "needs" in line or "no program" in line
+    assert not pathlib.Path(env["KVARN_CACHE"]).exists()
+
+
+@pytest.mark.parametrize("picture", ["attention.pdf", "no/such/folder/attention.svg"])
+def test_picture_that_cannot_be_drawn_is_named_before_anything_is_built(env, picture):
+    assert picture in failure_line(kvarn(env, "bench", "attention", "--plot", picture))
     assert not pathlib.Path(env["KVARN_CACHE"]).exists()
 
 
@@ -277,7 +284,7 @@ def test_clean_removes_only_what_is_ours(env, tmp_path):
 
 def test_help_names_every_command_and_option_of_the_program(env):
     text = kvarn(env, "help").stdout
-    for command in ("run", "serve", "exec", "doctor", "test", "clean"):
+    for command in ("run", "serve", "exec", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "clean"):
         assert f"./kvarn {command}" in text
     source = (ROOT / "apps" / "kvarn" / "main.cpp").read_text()
     names = re.findall(r'add_(?:option|flag)\("([^"]+)"', source)

@@ -187,29 +187,29 @@ class TiledProblem {
       const float value = spec_.has_equal_values && side == Side::kValue ? float(i % row_size % 13) - 6.0f : normal();
       if (is_token) rows[i] = float_to_half(value);
     }
-    std::vector<bool> is_null(shape.tile_tokens / 16);
-    for (std::size_t block = 0; block < is_null.size(); ++block) {
-      is_null[block] = !sealed && (block * 16 >= cells.size() || (spec_.has_null_blocks && below(3) == 0));
-      if (is_null[block]) std::fill_n(&rows[block * 16 * row_size], 16 * row_size, HalfBits{0});
-    }
     sides_.emplace_back();
     Side16& memory = sides_.back();
     std::vector<float>& dense = side == Side::kKey ? k_ : v_;
     std::vector<float>& original = side == Side::kKey ? original_k_ : original_v_;
-    for (std::size_t row = 0; row < cells.size(); ++row) {
-      if (cells[row] == TileView::kNoCell) continue;
-      for (std::size_t i = 0; i < row_size; ++i) {
-        dense[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
-        original[cells[row] * row_size + i] = dense[cells[row] * row_size + i];
-      }
-    }
+    const auto keep_row = [&](std::size_t row, std::vector<float>& to) {
+      if (cells[row] == TileView::kNoCell) return;
+      for (std::size_t i = 0; i < row_size; ++i)
+        to[cells[row] * row_size + i] = half_to_float(rows[row * row_size + i]);
+    };
     if (sealed) {
+      for (std::size_t row = 0; row < cells.size(); ++row) keep_row(row, original);
       seal(side, dim, bits, rows, memory);
       return spread_sealed(side, dim, bits, cells, memory, dense);
     }
-    for (std::size_t block = 0; block < is_null.size(); ++block) {
-      memory.blocks.push_back(is_null[block] ? nullptr : make_block(side, dim, &rows[block * 16 * row_size]));
-      memory.pointers.push_back(is_null[block] ? nullptr : memory.blocks.back()->data());
+    for (std::size_t block = 0; block < shape.tile_tokens / 16; ++block) {
+      const bool is_written = block * 16 < cells.size() && !(spec_.has_null_blocks && below(3) == 0);
+      memory.blocks.push_back(is_written ? make_block(side, dim, &rows[block * 16 * row_size]) : nullptr);
+      memory.pointers.push_back(is_written ? memory.blocks.back()->data() : nullptr);
+    }
+    for (std::size_t row = 0; row < cells.size(); ++row) {
+      if (memory.pointers[row / 16] == nullptr) continue;
+      keep_row(row, dense);
+      keep_row(row, original);
     }
     return {.records = nullptr, .blocks = memory.pointers.data()};
   }
