@@ -34,14 +34,21 @@ struct EncodeCase {
 class TileEncoder {
  public:
   TileEncoder(const AttentionProblem& rows, const EncodeCase& wanted, Side side) : wanted_(wanted), side_(side) {
-    for (std::uint32_t row = 0; row < rows.size().keys; ++row) rows_.push_back(&rows.k()[row * rows.row_values()]);
+    const HeadBlockLayout layout = side == Side::kKey ? key_block_layout(wanted.dim) : value_block_layout(wanted.dim);
+    values_.resize(std::size_t{rows.size().keys} * wanted.dim);
+    for (std::uint32_t row = 0; row < rows.size().keys; ++row) {
+      HalfBits* block = &values_[row / kBlockTokens * head_block_values(wanted.dim)];
+      if (row % kBlockTokens == 0) blocks_.push_back(block);
+      put_channels(layout, &rows.k()[row * rows.row_values()], row % kBlockTokens, block);
+    }
     const TileShape shape = tile_shape(side, kTileTokens, wanted.dim, wanted.bits);
     record_.resize(record_bytes(shape));
     scratch_bytes_ = codec_scratch_bytes(shape);
   }
 
   void run() {
-    const std::span<const HalfBits* const> tile(&rows_[next_ * kTileTokens], kTileTokens);
+    constexpr std::uint32_t kBlocks = kTileTokens / kBlockTokens;
+    const std::span<const HalfBits* const> tile(&blocks_[next_ * kBlocks], kBlocks);
     next_ = (next_ + 1) % kTiles;
     const Status status = encode_tile(side_, wanted_.dim, wanted_.bits, wanted_.level, tile,
                                       scratch_.reserve(scratch_bytes_), record_.data());
@@ -51,7 +58,8 @@ class TileEncoder {
  private:
   EncodeCase wanted_;
   Side side_;
-  std::vector<const HalfBits*> rows_;
+  std::vector<HalfBits> values_;
+  std::vector<const HalfBits*> blocks_;
   std::vector<std::uint8_t> record_;
   AttentionScratch scratch_;
   std::size_t scratch_bytes_;

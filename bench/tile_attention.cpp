@@ -59,7 +59,7 @@ void TileAttention::fill_tile(std::uint32_t tile, bool is_sealed) {
     write_rows(*layer.k, problem_.k(), tile);
     write_rows(*layer.v, problem_.v(), tile);
     if (is_sealed) seal(layer, tile);
-    layer.tiles.push_back({layer.k->view(tile), layer.v->view(tile), used, &cells_[first]});
+    layer.tiles.push_back({layer.k->view(tile), layer.v->view(tile), used, &cells_[first], false});
   }
   read_bytes_ += is_sealed ? layers_[0].k->records_bytes() + layers_[0].v->records_bytes()
                            : 2 * used * problem_.row_values() * sizeof(HalfBits);

@@ -51,8 +51,6 @@ void ExactTiles::score(const SpanTile& tile, float* scores, std::size_t stride) 
                                   {.a = queries_ + query * group_ * shape_.dim_k,
                                    .a_stride = shape_.dim_k,
                                    .vectors = count * group_,
-                                   .bias = nullptr,
-                                   .lane_scale = nullptr,
                                    .keep = nullptr,
                                    .out = outputs_,
                                    .panel = panel_});
@@ -139,8 +137,6 @@ void ExactTiles::add_rows(const SpanTile& tile, const float* weights, std::size_
                                  {.a = weights + query * group_ * stride + tile.column + tile.first_row,
                                   .a_stride = stride,
                                   .vectors = count * group_,
-                                  .bias = nullptr,
-                                  .lane_scale = nullptr,
                                   .keep = keep_,
                                   .out = outputs_,
                                   .panel = panel_});

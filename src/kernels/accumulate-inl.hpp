@@ -1,6 +1,7 @@
-// Multiply-accumulate of a few vectors with one tile, whatever the tile's rows are kept in. Every result is one chain
-// of multiply and add over the rows from 0 upwards, so that neither the blocking in registers nor the choice between
-// reading the source directly and expanding it to a panel first changes a bit.
+// Multiply-accumulate of some vectors with exact rows in half precision, as blocks of 16 tokens hold them
+// (format/exact_block.hpp). Every result is one chain of multiply and add over the rows from 0 upwards, so that neither
+// the blocking in registers nor the choice between reading the halves and expanding them to a panel first changes a
+// bit.
 #pragma once
 
 #include "kernels/kernel_table.hpp"
@@ -9,95 +10,229 @@
 namespace kvarn {
 namespace {
 
-// Registers: Vectors * (queries + 1) accumulators and operands must fit in 32 (AVX-512, NEON) or 16 of them.
+constexpr std::size_t kHalfBlock = 16;  // tokens
+
+// Up to this many vectors widening every half again costs less than the panel.
+constexpr std::size_t kDirectVectors = 8;
+
+// Queries share one pass over as many vectors of lanes as leave room for their sums, weights, the lanes and a product
+// in 32 registers (AVX-512, NEON) or 16.
+constexpr int kMostQueries = 6;
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kMostQueries = 6;
-constexpr int kVectors = 4;
+constexpr int kPanelVectors = 4;
+template <int Queries>
+constexpr int direct_vectors() {
+  return Queries <= 3 ? 8 : 4;
+}
 #else
-constexpr int kMostQueries = 6;
-constexpr int kVectors = 2;
+constexpr int kPanelVectors = 2;
+template <int Queries>
+constexpr int direct_vectors() {
+  return Queries == 1 ? 8 : Queries == 2 ? 4 : Queries == 3 ? 3 : 2;
+}
 #endif
 
-// A panel of single-precision rows, [rows, kPanelLanes], that stands for lanes first_lane ... of the tile.
-class PanelSource {
- public:
-  KVARN_INLINE PanelSource(const float* panel, std::size_t rows, std::size_t first_lane)
-      : panel_(panel), rows_(rows), first_lane_(first_lane) {}
+KVARN_INLINE void prefetch_halves(const HalfBits* from, std::size_t count) {
+  constexpr std::size_t kLine = 64 / sizeof(HalfBits);
+  for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
+}
 
+// Lanes in blocks of 16: [rows, 16] halves each.
+class HalfLaneSource {
+ public:
+  KVARN_INLINE HalfLaneSource(const HalfBits* const* blocks, std::size_t rows) : blocks_(blocks), rows_(rows) {}
+
+  // use(row, from) for every row from 0 upwards; from(v) are the halves of lanes lane + v*kWidth ...
   template <int Vectors, class Use>
   KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
-    const float* from = panel_ + (lane - first_lane_);
-    for (std::size_t row = 0; row < rows_; ++row, from += kPanelLanes) {
-      F32 x[Vectors];
-      unroll<Vectors>([&](auto v) { x[v.value] = load(from + v.value * kWidth); });
-      use(row, x);
+    const HalfBits* first[Vectors];
+    unroll<Vectors>([&](auto v) {
+      const std::size_t at = lane + v.value * kWidth;
+      first[v.value] = blocks_[at / kHalfBlock] + at % kHalfBlock;
+    });
+    for (std::size_t row = 0; row < rows_; ++row) {
+      use(
+          row, [&](auto v) __attribute__((always_inline)) { return first[v.value] + row * kHalfBlock; });
     }
   }
 
  private:
-  const float* panel_;
+  const HalfBits* const* blocks_;
   std::size_t rows_;
-  std::size_t first_lane_;
 };
 
-KVARN_INLINE void finish_lanes(const Accumulation& sum, std::size_t vector, std::size_t lane, F32 value) {
-  if (sum.bias != nullptr) value += splat(sum.bias[vector]);
-  if (sum.lane_scale != nullptr) value *= load(sum.lane_scale + lane);
-  float* out = sum.out[vector] + lane;
-  if (sum.keep != nullptr) value = load(out) * splat(sum.keep[vector]) + value;
-  store(value, out);
+// Rows in blocks of 16: [16, lanes] halves each. The head blocks of a tile lie apart, too short and too far for the
+// processor to guess, so every row fetches the same row of the next block.
+class HalfRowSource {
+ public:
+  KVARN_INLINE HalfRowSource(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes)
+      : blocks_(blocks), rows_(rows), lanes_(lanes) {}
+
+  template <int Vectors, class Use>
+  KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
+    for (std::size_t start = 0; start < rows_; start += kHalfBlock) {
+      const HalfBits* from = blocks_[start / kHalfBlock] + lane;
+      const bool is_last = rows_ - start <= kHalfBlock;
+      const std::size_t end = is_last ? rows_ : start + kHalfBlock;
+      const HalfBits* next = is_last ? from : blocks_[start / kHalfBlock + 1] + lane;
+      for (std::size_t row = start; row < end; ++row, from += lanes_, next += lanes_) {
+        prefetch_halves(next, Vectors * kWidth);
+        use(
+            row, [&](auto v) __attribute__((always_inline)) { return from + v.value * kWidth; });
+      }
+    }
+  }
+
+ private:
+  const HalfBits* const* blocks_;
+  std::size_t rows_;
+  std::size_t lanes_;
+};
+
+template <int Queries, int Vectors>
+KVARN_INLINE void store_sums(const Accumulation& sum, std::size_t first, std::size_t lane,
+                             const F32 (&total)[Queries][Vectors]) {
+  unroll<Queries>([&](auto q) {
+    const std::size_t vector = first + q.value;
+    unroll<Vectors>([&](auto v) {
+      float* out = sum.out[vector] + lane + v.value * kWidth;
+      F32 value = total[q.value][v.value];
+      if (sum.keep != nullptr) value = load(out) * splat(sum.keep[vector]) + value;
+      store(value, out);
+    });
+  });
 }
 
-// Queries vectors from `first` on with Vectors * kWidth lanes from `lane` on, all sums in registers.
+// Queries vectors from `first` on with Vectors * kWidth lanes from `lane` on. Halves are widened one vector at a time,
+// so that sums and weights can have nearly all registers.
 template <int Queries, int Vectors, class Source>
-void accumulate_block(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lane) {
+void accumulate_halves_block(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lane) {
   const float* a[Queries];
   F32 total[Queries][Vectors] = {};
   unroll<Queries>([&](auto q) { a[q.value] = sum.a + (first + q.value) * sum.a_stride; });
   source.template for_each_row<Vectors>(
-      lane, [&](std::size_t row, const F32(&x)[Vectors]) __attribute__((always_inline)) {
-        unroll<Queries>([&](auto q) __attribute__((always_inline)) {
-          const F32 weight = splat(a[q.value][row]);
-          unroll<Vectors>([&](auto v)
-                              __attribute__((always_inline)) { total[q.value][v.value] += weight * x[v.value]; });
+      lane, [&](std::size_t row, auto&& from) __attribute__((always_inline)) {
+        F32 weight[Queries];
+        unroll<Queries>([&](auto q) __attribute__((always_inline)) { weight[q.value] = splat(a[q.value][row]); });
+        unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+          const F32 x = load_halves(from(v));
+          unroll<Queries>([&](auto q)
+                              __attribute__((always_inline)) { total[q.value][v.value] += weight[q.value] * x; });
         });
       });
-  unroll<Queries>([&](auto q) {
-    unroll<Vectors>(
-        [&](auto v) { finish_lanes(sum, first + q.value, lane + v.value * kWidth, total[q.value][v.value]); });
-  });
+  store_sums(sum, first, lane, total);
 }
 
-template <int Queries, class Source>
-void accumulate_lanes(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lane,
-                      std::size_t lane_end) {
-  constexpr std::size_t kBlock = std::size_t{kVectors} * kWidth;
-  for (; lane + kBlock <= lane_end; lane += kBlock) {
-    accumulate_block<Queries, kVectors>(source, sum, first, lane);
+template <int Queries, int Vectors, class Source>
+KVARN_INLINE std::size_t accumulate_halves_lanes(const Source& source, const Accumulation& sum, std::size_t first,
+                                                 std::size_t lane, std::size_t lanes) {
+  constexpr std::size_t kBlock = std::size_t{Vectors} * kWidth;
+  for (; lane + kBlock <= lanes; lane += kBlock) {
+    accumulate_halves_block<Queries, Vectors>(source, sum, first, lane);
   }
-  for (; lane < lane_end; lane += kWidth) accumulate_block<Queries, 1>(source, sum, first, lane);
+  return lane;
 }
 
-// Queries, Queries - 1, ... 1: the block size that fits what is left.
 template <int Queries, class Source>
-void accumulate_rest(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lane,
-                     std::size_t lane_end) {
-  if constexpr (Queries > 0) {
-    if (sum.vectors - first == Queries) {
-      accumulate_lanes<Queries>(source, sum, first, lane, lane_end);
-    } else {
-      accumulate_rest<Queries - 1>(source, sum, first, lane, lane_end);
-    }
+void accumulate_few(const Source& source, const Accumulation& sum, std::size_t first, std::size_t lanes) {
+  constexpr int kMost = direct_vectors<Queries>();
+  std::size_t lane = accumulate_halves_lanes<Queries, kMost>(source, sum, first, 0, lanes);
+  if constexpr (kMost > 4) lane = accumulate_halves_lanes<Queries, 4>(source, sum, first, lane, lanes);
+  accumulate_halves_lanes<Queries, 1>(source, sum, first, lane, lanes);
+}
+
+// Calls body(Index<count>) for 1 <= count <= Most.
+template <int Most, class Body>
+KVARN_INLINE void with_count(std::size_t count, Body&& body) {
+  if constexpr (Most > 0) {
+    if (count == Most) return body(Index<Most>{});
+    with_count<Most - 1>(count, body);
   }
 }
 
-template <int Queries, class Source>
-void accumulate_all(const Source& source, const Accumulation& sum, std::size_t lane, std::size_t lane_end) {
+template <class Source>
+void accumulate_direct(const Source& source, const Accumulation& sum, std::size_t lanes) {
   std::size_t first = 0;
-  for (; first + Queries <= sum.vectors; first += Queries) {
-    accumulate_lanes<Queries>(source, sum, first, lane, lane_end);
+  for (; sum.vectors - first > kMostQueries; first += 4) accumulate_few<4>(source, sum, first, lanes);
+  with_count<kMostQueries>(sum.vectors - first,
+                           [&](auto queries) { accumulate_few<decltype(queries)::value>(source, sum, first, lanes); });
+}
+
+// Lanes of a tile in single precision: [rows, kPanelLanes] for lanes first_lane ... end_lane of it.
+struct Panel {
+  const float* values;
+  std::size_t rows;
+  std::size_t first_lane;
+  std::size_t end_lane;
+};
+
+template <int Queries, int Vectors>
+void accumulate_panel_block(const Panel& panel, const Accumulation& sum, std::size_t first, std::size_t lane) {
+  const float* a[Queries];
+  F32 total[Queries][Vectors] = {};
+  unroll<Queries>([&](auto q) { a[q.value] = sum.a + (first + q.value) * sum.a_stride; });
+  const float* from = panel.values + (lane - panel.first_lane);
+  for (std::size_t row = 0; row < panel.rows; ++row, from += kPanelLanes) {
+    F32 x[Vectors];
+    unroll<Vectors>([&](auto v) { x[v.value] = load(from + v.value * kWidth); });
+    unroll<Queries>([&](auto q) __attribute__((always_inline)) {
+      const F32 weight = splat(a[q.value][row]);
+      unroll<Vectors>([&](auto v) __attribute__((always_inline)) { total[q.value][v.value] += weight * x[v.value]; });
+    });
   }
-  accumulate_rest<Queries - 1>(source, sum, first, lane, lane_end);
+  store_sums(sum, first, lane, total);
+}
+
+template <int Queries>
+void accumulate_panel_lanes(const Panel& panel, const Accumulation& sum, std::size_t first) {
+  constexpr std::size_t kBlock = std::size_t{kPanelVectors} * kWidth;
+  std::size_t lane = panel.first_lane;
+  for (; lane + kBlock <= panel.end_lane; lane += kBlock) {
+    accumulate_panel_block<Queries, kPanelVectors>(panel, sum, first, lane);
+  }
+  for (; lane < panel.end_lane; lane += kWidth) accumulate_panel_block<Queries, 1>(panel, sum, first, lane);
+}
+
+void accumulate_panel(const Panel& panel, const Accumulation& sum) {
+  std::size_t first = 0;
+  for (; first + kMostQueries <= sum.vectors; first += kMostQueries) {
+    accumulate_panel_lanes<kMostQueries>(panel, sum, first);
+  }
+  with_count<kMostQueries>(sum.vectors - first,
+                           [&](auto queries) { accumulate_panel_lanes<decltype(queries)::value>(panel, sum, first); });
+}
+
+template <int Vectors, class Source>
+KVARN_INLINE void expand_lanes(const Source& source, std::size_t lane, float* panel) {
+  source.template for_each_row<Vectors>(
+      lane, [&](std::size_t row, auto&& from) __attribute__((always_inline)) {
+        float* to = panel + row * kPanelLanes;
+        unroll<Vectors>([&](auto v)
+                            __attribute__((always_inline)) { store(load_halves(from(v)), to + v.value * kWidth); });
+      });
+}
+
+template <class Source>
+void accumulate_halves(const Source& source, std::size_t rows, std::size_t lanes, const Accumulation& sum) {
+  if (sum.vectors <= kDirectVectors) return accumulate_direct(source, sum, lanes);
+  constexpr std::size_t kBlock = std::size_t{4} * kWidth;
+  for (std::size_t start = 0; start < lanes; start += kPanelLanes) {
+    const std::size_t end = lanes - start < kPanelLanes ? lanes : start + kPanelLanes;
+    std::size_t lane = start;
+    for (; lane + kBlock <= end; lane += kBlock) expand_lanes<4>(source, lane, sum.panel + (lane - start));
+    for (; lane < end; lane += kWidth) expand_lanes<1>(source, lane, sum.panel + (lane - start));
+    accumulate_panel({sum.panel, rows, start, end}, sum);
+  }
+}
+
+void accumulate_half_rows(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
+                          const Accumulation& accumulation) {
+  accumulate_halves(HalfRowSource(blocks, rows, lanes), rows, lanes, accumulation);
+}
+
+void accumulate_half_lanes(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
+                           const Accumulation& accumulation) {
+  accumulate_halves(HalfLaneSource(blocks, rows), rows, lanes, accumulation);
 }
 
 }  // namespace

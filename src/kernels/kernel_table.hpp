@@ -64,19 +64,16 @@ struct DotVector {
   bool adds = false;
 };
 
-// One multiply-accumulate of several vectors with one tile x[rows, lanes]:
-//   out[i][l] = out[i][l] * keep[i] + (sum over r of a[i][r] * x[r][l] + bias[i]) * lane_scale[l]
-// The sum runs over r from 0 upwards. Without keep the old out is not read; without bias or lane_scale that term falls
-// away.
+// One multiply-accumulate of several vectors with one exact tile x[rows, lanes]:
+//   out[i][l] = out[i][l] * keep[i] + sum over r of a[i][r] * x[r][l]
+// The sum runs over r from 0 upwards. Without keep the old out is not read.
 struct Accumulation {
   const float* a;  // a[i * a_stride + r]
   std::size_t a_stride;
-  std::size_t vectors;      // i < vectors
-  const float* bias;        // [vectors] or nullptr
-  const float* lane_scale;  // [lanes] or nullptr
-  const float* keep;        // [vectors] or nullptr
-  float* const* out;        // vectors pointers to [lanes]
-  float* panel;             // scratch: kPanelLanes floats for each row of x
+  std::size_t vectors;  // i < vectors
+  const float* keep;    // [vectors] or nullptr
+  float* const* out;    // vectors pointers to [lanes]
+  float* panel;         // scratch: kPanelLanes floats for each row of x
 };
 
 // Scores of one query head over `count` keys, as they come from the dot products.

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "kernels/accumulate-inl.hpp"
-#include "kernels/accumulate_half-inl.hpp"
 #include "kernels/codes-inl.hpp"
 #include "kernels/dot-inl.hpp"
 #include "kernels/kernel_table.hpp"

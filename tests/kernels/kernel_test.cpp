@@ -150,8 +150,6 @@ class WholeNumberTile {
   WholeNumberTile(std::size_t vectors, std::size_t rows, std::size_t lanes)
       : vectors_(vectors), rows_(rows), lanes_(lanes), random_(static_cast<std::uint32_t>(vectors * 7 + rows + lanes)) {
     fill(a_, vectors * rows);
-    fill(bias_, vectors);
-    fill(scale_, lanes);
     fill(keep_, vectors);
     x_.resize(rows * lanes);
     for (HalfBits& value : x_) value = float_to_half(static_cast<float>(digit_(random_)));
@@ -171,8 +169,7 @@ class WholeNumberTile {
     std::vector<float> out(vectors_ * lanes_, kOld), panel(kPanelLanes * rows_);
     std::vector<float*> out_pointers;
     for (std::size_t i = 0; i < vectors_; ++i) out_pointers.push_back(&out[i * lanes_]);
-    const Accumulation sum{a_.data(),           rows_,       vectors_, bias_.data(), scale_.data(), keep_.data(),
-                           out_pointers.data(), panel.data()};
+    const Accumulation sum{a_.data(), rows_, vectors_, keep_.data(), out_pointers.data(), panel.data()};
     if (from_lanes) {
       table.accumulate_half_lanes(lane_pointers_.data(), rows_, lanes_, sum);
     } else {
@@ -185,9 +182,9 @@ class WholeNumberTile {
     std::vector<float> out;
     for (std::size_t i = 0; i < vectors_; ++i) {
       for (std::size_t l = 0; l < lanes_; ++l) {
-        float sum = bias_[i];
+        float sum = 0.0f;
         for (std::size_t r = 0; r < rows_; ++r) sum += a_[i * rows_ + r] * half_to_float(x_[r * lanes_ + l]);
-        out.push_back(kOld * keep_[i] + sum * scale_[l]);
+        out.push_back(kOld * keep_[i] + sum);
       }
     }
     return out;
@@ -203,7 +200,7 @@ class WholeNumberTile {
   std::size_t vectors_, rows_, lanes_;
   std::mt19937 random_;
   std::uniform_int_distribution<int> digit_{-9, 9};
-  std::vector<float> a_, bias_, scale_, keep_;
+  std::vector<float> a_, keep_;
   std::vector<HalfBits> x_;
   std::vector<std::vector<HalfBits>> row_blocks_, lane_blocks_;
   std::vector<const HalfBits*> row_pointers_, lane_pointers_;
