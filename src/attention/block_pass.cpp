@@ -58,6 +58,7 @@ void BlockPass::begin(const QueryBlock& block) {
 
 void BlockPass::run_span(std::size_t first, std::size_t last) {
   const std::span<const SpanTile> tiles = find_tiles(first, last);
+  sealed_.fetch_ahead(tiles);
   const std::size_t columns = tiles.empty() ? 0 : tiles.back().column + tiles.back().width;
   sealed_.score(tiles, scores_, stride_);
   for (const SpanTile& tile : tiles) {

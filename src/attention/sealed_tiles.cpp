@@ -10,6 +10,11 @@ namespace {
 // rows one tile has work enough, and several would only fill the cache.
 constexpr std::size_t kBatchedRows = 32;
 
+// Asks for the scales of a record, which are read before its codes.
+void fetch_scales(const std::uint8_t* record, const TileShape& shape) {
+  for (std::size_t byte = 0; byte < codes_offset(shape); byte += 64) __builtin_prefetch(record + byte);
+}
+
 }  // namespace
 
 SealedTiles::SealedTiles(const AttentionShape& shape, std::size_t rows, std::size_t span_tiles, Carver& carver)
@@ -78,6 +83,12 @@ void SealedTiles::list_dots(const TileShape& shape, float* out, std::size_t out_
   });
 }
 
+void SealedTiles::fetch_ahead(std::span<const SpanTile> tiles) const {
+  for (const SpanTile& tile : tiles) {
+    if (tile.view->k.records != nullptr) fetch_scales(key_record(*tile.view), key_shape_);
+  }
+}
+
 void SealedTiles::score(std::span<const SpanTile> tiles, float* scores, std::size_t stride) {
   for (std::size_t next = 0; next < tiles.size();) {
     std::size_t count = 0;
@@ -98,7 +109,13 @@ void SealedTiles::score(std::span<const SpanTile> tiles, float* scores, std::siz
       Folded& folded = batch_[i];
       const SpanTile& tile = *folded.tile;
       list_dots(key_shape_, scores + tile.column, stride, false, folded);
-      const std::uint8_t* ahead = tile.view->v.records == nullptr ? nullptr : value_record(*tile.view);
+      if (tile.view->v.records != nullptr) fetch_scales(value_record(*tile.view), value_shape_);
+      const std::uint8_t* ahead = nullptr;
+      if (i + 1 < count) {
+        ahead = batch_[i + 1].record + codes_offset(key_shape_);
+      } else if (tiles[0].view->v.records != nullptr) {
+        ahead = value_record(*tiles[0].view) + codes_offset(value_shape_);
+      }
       kernel_.dot_codes({folded.record + codes_offset(key_shape_), key_shape_.rows,
                          (tile.end_row + kLaneBlock - 1) / kLaneBlock * kLaneBlock, key_shape_.bits, ahead},
                         folded.dots, folded.dot_count, folded.lane_scale);
@@ -123,8 +140,7 @@ bool SealedTiles::add_values(std::span<const SpanTile> tiles, const float* weigh
       Folded& folded = batch_[i];
       if (!std::exchange(adds, true)) std::fill_n(sums, rows_ * value_shape_.lanes, 0.0f);
       list_dots(value_shape_, sums, value_shape_.lanes, true, folded);
-      const TileView* after = folded.tile + 1 < tiles.data() + tiles.size() ? folded.tile[1].view : nullptr;
-      const std::uint8_t* ahead = after == nullptr || after->v.records == nullptr ? nullptr : value_record(*after);
+      const std::uint8_t* ahead = i + 1 < count ? batch_[i + 1].record + codes_offset(value_shape_) : nullptr;
       kernel_.dot_codes(
           {folded.record + codes_offset(value_shape_), value_shape_.rows, value_shape_.lanes, value_shape_.bits, ahead},
           folded.dots, folded.dot_count, folded.lane_scale);

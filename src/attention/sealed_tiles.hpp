@@ -22,6 +22,9 @@ class SealedTiles {
   // queries: [rows, dim_k], times the score scale, not rotated; read when the first sealed keys are met.
   void begin(const float* queries, std::size_t rows, std::uint32_t kv_head);
 
+  // Asks for what score() reads first.
+  void fetch_ahead(std::span<const SpanTile> tiles) const;
+
   // Scores of the tiles with sealed keys, to their columns of scores[rows, stride].
   void score(std::span<const SpanTile> tiles, float* scores, std::size_t stride);
 

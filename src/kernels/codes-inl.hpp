@@ -55,8 +55,8 @@ class CodeGroups {
       if constexpr (v.value * kWidth % static_cast<int>(kLaneBlock) == 0) {
         const std::uint8_t* block = lanes.block[v.value] + ahead_;
         unroll<static_cast<int>(kChunks)>(
-            [&](auto i) { __builtin_prefetch(block + (unit * kChunks + i.value) * kChunkBytes); });
-        if constexpr (kSecond > 0) __builtin_prefetch(block + first_bytes_ + unit * kSecond / 2 * kChunkBytes);
+            [&](auto i) { __builtin_prefetch(block + (unit * kChunks + i.value) * kChunkBytes, 0, 2); });
+        if constexpr (kSecond > 0) __builtin_prefetch(block + first_bytes_ + unit * kSecond / 2 * kChunkBytes, 0, 2);
       }
     });
   }

@@ -10,8 +10,8 @@ namespace {
 // bits).
 template <int Distance, std::size_t... I>
 KVARN_INLINE F32 butterfly(F32 v, std::index_sequence<I...> lanes) {
-  const F32 sign = {((static_cast<int>(I) & Distance) ? -1.0f : 1.0f)...};
-  return v * sign + swap_lanes<Distance>(v, lanes);
+  const U32 sign = {((static_cast<int>(I) & Distance) ? 0x80000000u : 0u)...};
+  return float_of(bits_of(v) ^ sign) + swap_lanes<Distance>(v, lanes);
 }
 
 template <int Distance = 1>
@@ -20,35 +20,6 @@ KVARN_INLINE F32 butterflies(F32 v) {
     return butterflies<Distance * 2>(butterfly<Distance>(v, std::make_index_sequence<kWidth>{}));
   } else {
     return v;
-  }
-}
-
-void rotate_block(float* block, std::size_t size) {
-  for (std::size_t i = 0; i < size; i += kWidth) store(butterflies(load(block + i)), block + i);
-  for (std::size_t half = kWidth; half < size; half *= 2) {
-    for (std::size_t start = 0; start < size; start += 2 * half) {
-      for (std::size_t i = start; i < start + half; i += kWidth) {
-        const F32 a = load(block + i);
-        const F32 b = load(block + i + half);
-        store(a + b, block + i);
-        store(a - b, block + i + half);
-      }
-    }
-  }
-  const F32 unit = splat(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(size))));
-  for (std::size_t i = 0; i < size; i += kWidth) store(load(block + i) * unit, block + i);
-}
-
-void rotate(float* rows, std::size_t count, std::size_t dim) {
-  for (std::size_t row = 0; row < count; ++row) {
-    float* block = rows + row * dim;
-    for (std::size_t left = dim; left > 0;) {
-      std::size_t size = 16;
-      while (size * 2 <= left) size *= 2;
-      rotate_block(block, size);
-      block += size;
-      left -= size;
-    }
   }
 }
 
@@ -66,6 +37,50 @@ KVARN_INLINE void cross_butterflies(F32 (&x)[Count]) {
       }
     });
     cross_butterflies<Count, Distance * 2>(x);
+  }
+}
+
+// A block of Count vectors, all of them in registers.
+template <int Count>
+void rotate_vectors(float* block, F32 unit) {
+  F32 x[Count];
+  unroll<Count>([&](auto i) { x[i.value] = butterflies(load(block + i.value * kWidth)); });
+  cross_butterflies(x);
+  unroll<Count>([&](auto i) { store(x[i.value] * unit, block + i.value * kWidth); });
+}
+
+void rotate_block(float* block, std::size_t size) {
+  const F32 unit = splat(static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(size))));
+  if (size == kWidth) return rotate_vectors<1>(block, unit);
+  if (size == 2 * kWidth) return rotate_vectors<2>(block, unit);
+  if (size == 4 * kWidth) return rotate_vectors<4>(block, unit);
+  if (size == 8 * kWidth) return rotate_vectors<8>(block, unit);
+  if (size == 16 * kWidth) return rotate_vectors<16>(block, unit);
+  constexpr std::size_t kPart = 8 * kWidth;
+  for (std::size_t start = 0; start < size; start += kPart) rotate_vectors<8>(block + start, splat(1.0f));
+  for (std::size_t half = kPart; half < size; half *= 2) {
+    const F32 factor = half * 2 == size ? unit : splat(1.0f);
+    for (std::size_t start = 0; start < size; start += 2 * half) {
+      for (std::size_t i = start; i < start + half; i += kWidth) {
+        const F32 a = load(block + i);
+        const F32 b = load(block + i + half);
+        store((a + b) * factor, block + i);
+        store((a - b) * factor, block + i + half);
+      }
+    }
+  }
+}
+
+void rotate(float* rows, std::size_t count, std::size_t dim) {
+  for (std::size_t row = 0; row < count; ++row) {
+    float* block = rows + row * dim;
+    for (std::size_t left = dim; left > 0;) {
+      std::size_t size = 16;
+      while (size * 2 <= left) size *= 2;
+      rotate_block(block, size);
+      block += size;
+      left -= size;
+    }
   }
 }
 
