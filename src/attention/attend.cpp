@@ -15,8 +15,8 @@
 namespace kvarn {
 namespace {
 
-constexpr std::size_t kBlockRows = 64;    // queries times heads of a group that share an expanded tile
-constexpr std::size_t kSpanTokens = 512;  // tokens of one partial result
+constexpr std::size_t kBlockRows = 64;     // queries times heads of a group that share an expanded tile
+constexpr std::size_t kSpanTokens = 1024;  // tokens of one partial result
 constexpr std::size_t kPartialBytes = std::size_t{1} << 20;  // of partial results held at once
 constexpr std::size_t kLeastSpansAtOnce = 4;
 constexpr float kHidden = -std::numeric_limits<float>::infinity();

@@ -35,8 +35,7 @@ BlockPass::BlockPass(const AttentionShape& shape, const AttentionParams& params,
   masks_ = carver.take<HalfBits>(max_queries * stride_);
   mask_ = carver.take<float>(shape_.tile_tokens);
   states_ = carver.take<SoftmaxState>(rows);
-  plain_ = carver.take<float>(rows * shape_.dim_v);
-  rotated_ = carver.take<float>(rows * shape_.dim_v);
+  values_ = carver.take<float>(rows * shape_.dim_v);
   total_states_ = carver.take<SoftmaxState>(rows);
   total_values_ = carver.take<float>(rows * shape_.dim_v);
 }
@@ -49,9 +48,10 @@ void BlockPass::begin(const QueryBlock& block) {
     for (std::size_t head = 0; head < group_; ++head) {
       const float* from = heads + (block.kv_head * group_ + head) * job.q_head_stride;
       float* to = queries_ + (query * group_ + head) * shape_.dim_k;
-      for (std::size_t channel = 0; channel < shape_.dim_k; ++channel) to[channel] = from[channel] * params_.scale;
+      std::copy_n(from, shape_.dim_k, to);
     }
   }
+  kernel_.scale_values(queries_, rows() * shape_.dim_k, params_.scale);
   sealed_.begin(queries_, rows(), block.kv_head);
   exact_.begin(queries_, block.kv_head);
 }
@@ -67,13 +67,12 @@ void BlockPass::run_span(std::size_t first, std::size_t last) {
     hide_rest(tile);
   }
   kernel_.softmax_rows(scores_, stride_, rows(), columns, states_);
-  std::fill_n(plain_, rows() * shape_.dim_v, 0.0f);
+  const bool has_sealed = sealed_.add_values(tiles, scores_, stride_, values_);
+  if (has_sealed) kernel_.rotate(values_, rows(), shape_.dim_v);
+  if (!has_sealed) std::fill_n(values_, rows() * shape_.dim_v, 0.0f);
   for (const SpanTile& tile : tiles) {
-    if (tile.view->v.records == nullptr) exact_.add_values(tile, scores_, masks_, stride_, plain_);
+    if (tile.view->v.records == nullptr) exact_.add_values(tile, scores_, masks_, stride_, values_);
   }
-  if (!sealed_.add_values(tiles, scores_, stride_, rotated_)) return;
-  kernel_.rotate(rotated_, rows(), shape_.dim_v);
-  for (std::size_t i = 0; i < rows() * shape_.dim_v; ++i) plain_[i] += rotated_[i];
 }
 
 // The tiles of the span that some query of the block sees something of.

@@ -40,7 +40,7 @@ class BlockPass {
 
   std::size_t rows() const { return block_.queries * group_; }
   SoftmaxState* states() { return states_; }
-  float* values() { return plain_; }  // [rows, dim_v]
+  float* values() { return values_; }  // [rows, dim_v]
 
   // Room for a running total of the block, [rows] and [rows, dim_v]; the pass itself does not touch it.
   SoftmaxState* total_states() { return total_states_; }
@@ -72,8 +72,7 @@ class BlockPass {
   HalfBits* masks_ = nullptr;        // [max_queries, stride_]
   float* mask_ = nullptr;            // [tile_tokens]
   SoftmaxState* states_ = nullptr;
-  float* plain_ = nullptr;    // [rows, dim_v], sums over exact rows; at the end of a span the joint sums
-  float* rotated_ = nullptr;  // [rows, dim_v], sums over sealed tiles, still rotated
+  float* values_ = nullptr;  // [rows, dim_v]
   SoftmaxState* total_states_ = nullptr;
   float* total_values_ = nullptr;
 };
