@@ -19,6 +19,8 @@ constexpr std::size_t kBlockRows = 64;     // queries times heads of a group tha
 constexpr std::size_t kSpanTokens = 1024;  // tokens of one partial result
 constexpr std::size_t kPartialBytes = std::size_t{1} << 20;  // of partial results held at once
 constexpr std::size_t kLeastSpansAtOnce = 4;
+// Multiply-adds that one thread has done before a team has started: a few microseconds' worth.
+constexpr std::size_t kAloneWork = std::size_t{1} << 18;
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 // ALiBi (arXiv 2108.12409): a geometric sequence over the heads up to a power of two, every other step of a finer one
@@ -60,6 +62,7 @@ class Attention {
   void run(const Runner& runner);
 
  private:
+  bool is_small() const;
   JobPlan plan(const AttentionJob& job) const;
   std::size_t rows_of(const AttentionJob& job) const { return job.queries * group_; }
   void clear_totals(std::size_t job);
@@ -155,6 +158,14 @@ std::size_t Attention::begin_round(std::size_t first_span) {
   return items;
 }
 
+bool Attention::is_small() const {
+  std::size_t work = 0;
+  for (const AttentionJob& job : jobs_) {
+    work += job.tiles.size() * shape_.tile_tokens * job.queries * shape_.heads * (shape_.dim_k + shape_.dim_v);
+  }
+  return work < kAloneWork;
+}
+
 void Attention::run(const Runner& runner) {
   for (std::uint32_t head = 0; head < shape_.heads; ++head) {
     slopes_[head] = alibi_slope(head, shape_.heads, params_.max_bias);
@@ -164,7 +175,7 @@ void Attention::run(const Runner& runner) {
   }
   for (std::size_t span = 0; span < most_spans_; span += spans_at_once_) {
     const std::size_t items = begin_round(span);
-    parallel_for(runner, items, [&](std::size_t item, unsigned worker) {
+    parallel_for(is_small() ? Runner{} : runner, items, [&](std::size_t item, unsigned worker) {
       Carver carver(worker_memory_ + worker * worker_bytes_);
       BlockPass pass(shape_, params_, slopes_, pass_queries_, span_tiles_, carver);
       run_item(item, pass);

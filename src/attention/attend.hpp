@@ -76,7 +76,7 @@ struct AttentionParams {
 };
 
 // Memory for one thread team, kept between calls; grows with workers and shape, never with the number of tiles beyond
-// the partial results of one query (dim_v + 2 floats per head and 4 tiles).
+// the partial results of one query (dim_v + 2 floats per head and 1,024 tokens).
 class AttentionScratch {
  public:
   std::byte* reserve(std::size_t bytes);  // 64-byte aligned, content undefined

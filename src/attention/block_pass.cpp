@@ -91,6 +91,7 @@ std::span<const SpanTile> BlockPass::find_tiles(std::size_t first, std::size_t l
     tile.end_row = view.used_rows;
     const bool all_shown = tile.sees_all;
     tile.sees_all = all_shown && !view.has_gaps;
+    tile.has_hidden = !tile.sees_all;
     tile.has_masks = !tile.sees_all || view.used_rows % kBlockTokens != 0;
     if (tile.has_masks) read_masks(index, tile);
     if (!all_shown && is_exact) narrow(tile);
@@ -161,6 +162,14 @@ void BlockPass::narrow(SpanTile& tile) const {
   while (first + kBlockTokens < end && !is_seen(end - kBlockTokens)) end -= kBlockTokens;
   tile.first_row = first;
   tile.end_row = std::min(end, tile.end_row);
+  if (tile.active_count == 1) narrow_to_query(tile);
+}
+
+// A single query, as in decode: rows beyond the last one it sees are left out one by one.
+void BlockPass::narrow_to_query(SpanTile& tile) const {
+  const HalfBits* mask = masks_ + tile.active[0] * stride_ + tile.column;
+  while (tile.end_row > tile.first_row + 1 && mask[tile.end_row - 1] == kHiddenHalf) --tile.end_row;
+  tile.has_hidden = std::find(mask + tile.first_row, mask + tile.end_row, kHiddenHalf) != mask + tile.end_row;
 }
 
 // Soft cap and mask of what was computed.

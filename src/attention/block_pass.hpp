@@ -52,6 +52,7 @@ class BlockPass {
   void read_masks(std::size_t index, SpanTile& tile);
   void read_mask(std::size_t index, const SpanTile& tile, std::uint32_t query, bool is_contiguous);
   void narrow(SpanTile& tile) const;
+  void narrow_to_query(SpanTile& tile) const;
   void hide_rest(const SpanTile& tile);
   void finish_scores(const SpanTile& tile);
 

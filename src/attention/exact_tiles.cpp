@@ -16,8 +16,6 @@ ExactTiles::ExactTiles(const AttentionShape& shape, std::size_t rows, Carver& ca
     : shape_(shape), kernel_(kernels()), group_(shape.heads / shape.kv_heads) {
   const std::size_t tokens = shape.tile_tokens;
   outputs_ = carver.take<float*>(rows);
-  keep_ = carver.take<float>(rows);
-  if (keep_ != nullptr) std::fill_n(keep_, rows, 1.0f);
   seen_by_any_ = carver.take<std::uint8_t>(tokens);
   seen_by_all_ = carver.take<std::uint8_t>(tokens);
   head_blocks_ = carver.take<const HalfBits*>(tokens / kBlockTokens);
@@ -51,7 +49,7 @@ void ExactTiles::score(const SpanTile& tile, float* scores, std::size_t stride) 
                                   {.a = queries_ + query * group_ * shape_.dim_k,
                                    .a_stride = shape_.dim_k,
                                    .vectors = count * group_,
-                                   .keep = nullptr,
+                                   .adds = false,
                                    .out = outputs_,
                                    .panel = panel_});
   });
@@ -60,7 +58,7 @@ void ExactTiles::score(const SpanTile& tile, float* scores, std::size_t stride) 
 void ExactTiles::add_values(const SpanTile& tile, const float* weights, const HalfBits* masks, std::size_t stride,
                             float* sums) {
   find_head_blocks(tile, tile.view->v, shape_.dim_v);
-  const bool is_safe = tile.sees_all || !tile.has_masks || all_values_finite(tile);
+  const bool is_safe = !tile.has_hidden || all_values_finite(tile);
   is_safe ? add_rows(tile, weights, stride, sums) : add_guarded_values(tile, weights, masks, stride, sums);
 }
 
@@ -137,7 +135,7 @@ void ExactTiles::add_rows(const SpanTile& tile, const float* weights, std::size_
                                  {.a = weights + query * group_ * stride + tile.column + tile.first_row,
                                   .a_stride = stride,
                                   .vectors = count * group_,
-                                  .keep = keep_,
+                                  .adds = true,
                                   .out = outputs_,
                                   .panel = panel_});
   });

@@ -44,7 +44,6 @@ class ExactTiles {
   const float* queries_ = nullptr;
   bool zeros_ready_ = false;
   float** outputs_ = nullptr;            // [rows]
-  float* keep_ = nullptr;                // [rows], ones
   std::uint8_t* seen_by_any_ = nullptr;  // [tile_tokens]
   std::uint8_t* seen_by_all_ = nullptr;
   const HalfBits** head_blocks_ = nullptr;  // [tile_tokens/16], those of the KV head and side at hand

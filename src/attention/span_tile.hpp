@@ -16,6 +16,7 @@ struct SpanTile {
   std::size_t first_row;  // rows before it, a multiple of 16, and from end_row on are seen by no query
   std::size_t end_row;
   bool sees_all;                // every active query sees every row of the tile, and it has no gaps
+  bool has_hidden;              // some row from first_row to end_row may be hidden from an active query
   bool has_masks;               // the masks of the active queries are in the block's masks; else they are all zero
   const std::uint32_t* active;  // queries of the block that see something of it, ascending
   std::size_t active_count;

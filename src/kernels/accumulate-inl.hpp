@@ -97,7 +97,7 @@ KVARN_INLINE void store_sums(const Accumulation& sum, std::size_t first, std::si
     unroll<Vectors>([&](auto v) {
       float* out = sum.out[vector] + lane + v.value * kWidth;
       F32 value = total[q.value][v.value];
-      if (sum.keep != nullptr) value = load(out) * splat(sum.keep[vector]) + value;
+      if (sum.adds) value = load(out) + value;
       store(value, out);
     });
   });

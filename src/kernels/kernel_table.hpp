@@ -65,15 +65,15 @@ struct DotVector {
 };
 
 // One multiply-accumulate of several vectors with one exact tile x[rows, lanes]:
-//   out[i][l] = out[i][l] * keep[i] + sum over r of a[i][r] * x[r][l]
-// The sum runs over r from 0 upwards. Without keep the old out is not read.
+//   out[i][l] = (adds: out[i][l], else nothing) + sum over r of a[i][r] * x[r][l]
+// The sum runs over r from 0 upwards.
 struct Accumulation {
   const float* a;  // a[i * a_stride + r]
   std::size_t a_stride;
   std::size_t vectors;  // i < vectors
-  const float* keep;    // [vectors] or nullptr
-  float* const* out;    // vectors pointers to [lanes]
-  float* panel;         // scratch: kPanelLanes floats for each row of x
+  bool adds;
+  float* const* out;  // vectors pointers to [lanes]
+  float* panel;       // scratch: kPanelLanes floats for each row of x
 };
 
 // Scores of one query head over `count` keys, as they come from the dot products.
