@@ -6,6 +6,7 @@ KVARN_TEXT.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -32,9 +33,16 @@ def run(command, preset=None, **settings):
     return result.stdout + result.stderr
 
 
+def command():
+    """What was run, without the folders of this machine."""
+    name = os.path.basename(sys.argv[0]).removesuffix(".py")
+    arguments = [os.path.basename(argument) if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
+    return " ".join(["./kvarn", *(["eval"] if name == "quality" else ["bench", name]), *(shlex.quote(argument) for argument in arguments)])
+
+
 def machine(threads):
     """Processor, cores, commit, instruction set and threads: what every results file states, beside the command."""
-    return json.loads(run([path("KVARN_BENCH"), "machine", "--threads", threads])) | {"command": " ".join(sys.argv)}
+    return json.loads(run([path("KVARN_BENCH"), "machine", "--threads", threads])) | {"command": command()}
 
 
 def write_json(file, results, threads):
