@@ -16,7 +16,7 @@ def test_published_encoder_stays_within_its_bounds(paths, tmp_path):
     command = [sys.executable, paths.root / "bench" / "quality.py", "--level", "official", "--presets", ",".join(BOUNDS), "--host-caches", "",
                "--json", results]
     environment = dict(os.environ, KVARN_ENGINE_BIN=str(paths.engine_bin), KVARN_PLUGIN=str(paths.plugin), KVARN_MODEL=str(paths.smollm2),
-                       KVARN_TEXT=str(paths.text), KVARN_ROOT=str(paths.root))
+                       KVARN_TEXT=str(paths.text), KVARN_BENCH=str(paths.program.parent / "kvarn-bench"))
     subprocess.run([str(part) for part in command], env=environment, check=True, timeout=3000)
     measured = {result["codec"]: result["mean_kld"] for result in json.loads(results.read_text())["results"]}
     assert measured["host f16"] < 1e-5
