@@ -80,7 +80,7 @@ void ExactTiles::add_guarded_values(const SpanTile& tile, const float* weights, 
     SpanTile part = tile;
     part.active += active;
     part.active_count = count;
-    note_seen(part, masks, stride);
+    if (count < tile.active_count) note_seen(part, masks, stride);
     find_head_blocks(part, tile.view->v, shape_.dim_v);
     hide_unseen_values(part);
     add_rows(part, weights, stride, sums);

@@ -141,15 +141,6 @@ void accumulate_few(const Source& source, const Accumulation& sum, std::size_t f
   accumulate_halves_lanes<Queries, 1>(source, sum, first, lane, lanes);
 }
 
-// Calls body(Index<count>) for 1 <= count <= Most.
-template <int Most, class Body>
-KVARN_INLINE void with_count(std::size_t count, Body&& body) {
-  if constexpr (Most > 0) {
-    if (count == Most) return body(Index<Most>{});
-    with_count<Most - 1>(count, body);
-  }
-}
-
 template <class Source>
 void accumulate_direct(const Source& source, const Accumulation& sum, std::size_t lanes) {
   std::size_t first = 0;

@@ -20,15 +20,12 @@ class CodeGroups {
   static constexpr int kUnitGroups = 4;  // a unit is 16 rows, whatever the width
   static constexpr std::size_t kUnitRows = 16;
 
-  // codes: the record's bytes from codes_offset on.
-  KVARN_INLINE explicit CodeGroups(const CodeTile& tile) : CodeGroups(tile.codes, tile.rows) {
-    if (tile.ahead != nullptr) ahead_ = tile.ahead - tile.codes;
-  }
-  KVARN_INLINE CodeGroups(const std::uint8_t* codes, std::size_t rows)
-      : codes_(codes),
-        rows_(rows),
-        first_bytes_(bytes_of_plane(rows, kPlanes.first_bits)),
-        block_bytes_(first_bytes_ + bytes_of_plane(rows, kPlanes.second_bits)) {}
+  KVARN_INLINE explicit CodeGroups(const CodeTile& tile)
+      : codes_(tile.codes),
+        rows_(tile.rows),
+        first_bytes_(bytes_of_plane(rows_, kPlanes.first_bits)),
+        block_bytes_(first_bytes_ + bytes_of_plane(rows_, kPlanes.second_bits)),
+        ahead_(tile.ahead == nullptr ? 0 : tile.ahead - tile.codes) {}
 
   KVARN_INLINE std::size_t units() const { return rows_ / kUnitRows; }
 
@@ -109,7 +106,7 @@ class CodeGroups {
   std::size_t rows_;
   std::size_t first_bytes_;
   std::size_t block_bytes_;
-  std::ptrdiff_t ahead_ = 0;
+  std::ptrdiff_t ahead_;  // from the codes to what is fetched meanwhile
 };
 
 // Calls body with the codes of the tile by their width.

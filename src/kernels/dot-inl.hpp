@@ -138,17 +138,10 @@ void fold_block(const float* a, std::size_t a_stride, const RowFold& fold, std::
 void fold_vectors(const float* a, std::size_t a_stride, std::size_t count, const RowFold& fold, std::int8_t* digits,
                   FoldedVector* folded) {
   for (std::size_t first = 0; first < count; first += 4) {
-    const float* vectors = a + first * a_stride;
-    std::int8_t* to = digits + 2 * first * fold.rows;
-    if (count - first >= 4) {
-      fold_block<4>(vectors, a_stride, fold, to, folded + first);
-    } else if (count - first == 3) {
-      fold_block<3>(vectors, a_stride, fold, to, folded + first);
-    } else if (count - first == 2) {
-      fold_block<2>(vectors, a_stride, fold, to, folded + first);
-    } else {
-      fold_block<1>(vectors, a_stride, fold, to, folded + first);
-    }
+    with_count<4>(count - first < 4 ? count - first : 4, [&](auto taken) {
+      fold_block<decltype(taken)::value>(a + first * a_stride, a_stride, fold, digits + 2 * first * fold.rows,
+                                         folded + first);
+    });
   }
 }
 
@@ -218,22 +211,11 @@ void dot_codes(const CodeTile& tile, const DotVector* vectors, std::size_t count
   with_code_groups(tile, [&](const auto& groups) {
     while (count > 0) {
       const std::size_t taken = count >= 8 ? 8 : count >= 4 ? 4 : count;
-      switch (taken) {
-        case 8:
-          dot_lanes<8>(groups, vectors, tile.lanes, lane_scale);
-          break;
-        case 4:
-          dot_lanes<4>(groups, vectors, tile.lanes, lane_scale);
-          break;
-        case 3:
-          dot_lanes<3>(groups, vectors, tile.lanes, lane_scale);
-          break;
-        case 2:
-          dot_lanes<2>(groups, vectors, tile.lanes, lane_scale);
-          break;
-        default:
-          dot_lanes<1>(groups, vectors, tile.lanes, lane_scale);
-          break;
+      if (taken == 8) {
+        dot_lanes<8>(groups, vectors, tile.lanes, lane_scale);
+      } else {
+        with_count<4>(
+            taken, [&](auto queries) { dot_lanes<decltype(queries)::value>(groups, vectors, tile.lanes, lane_scale); });
       }
       vectors += taken;
       count -= taken;

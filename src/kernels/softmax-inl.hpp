@@ -100,12 +100,11 @@ void softmax_block(float* scores, std::size_t stride, std::size_t count, Softmax
 }
 
 void softmax_rows(float* scores, std::size_t stride, std::size_t rows, std::size_t count, SoftmaxState* states) {
-  std::size_t row = 0;
-  for (; row + 4 <= rows; row += 4) softmax_block<4>(scores + row * stride, stride, count, states + row);
-  float* rest = scores + row * stride;
-  if (rows - row == 3) softmax_block<3>(rest, stride, count, states + row);
-  if (rows - row == 2) softmax_block<2>(rest, stride, count, states + row);
-  if (rows - row == 1) softmax_block<1>(rest, stride, count, states + row);
+  for (std::size_t row = 0; row < rows; row += 4) {
+    with_count<4>(rows - row < 4 ? rows - row : 4, [&](auto taken) {
+      softmax_block<decltype(taken)::value>(scores + row * stride, stride, count, states + row);
+    });
+  }
 }
 
 void merge_states(const SoftmaxState& part, const float* part_values, std::size_t dim, SoftmaxState* total,

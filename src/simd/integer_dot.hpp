@@ -44,43 +44,23 @@ KVARN_INLINE U32 pack_bytes(const I32 (&numbers)[4]) {
 #endif
 }
 
-// Byte j of every 32-bit word is row j of that lane. digits lie in -127..127, codes below 2^Bits.
-//
-// Where an instruction set sums in 16 bits first, that sum must be settled (added to the 32-bit total) before it could
-// overflow: after every kAddsBeforeSettle additions; 0: never.
+// total + the four products of every word: byte j of a word is row j of that lane. digits lie in -127..127, codes below
+// 2^Bits.
 #if defined(__AVX512VNNI__)
 
 template <int Bits>
-class DotSum {
- public:
-  static constexpr int kAddsBeforeSettle = 0;
-  KVARN_INLINE void add(U32 codes, U32 digits) {
-    total_ = reinterpret_cast<I32>(_mm512_dpbusd_epi32(
-        reinterpret_cast<__m512i>(total_), reinterpret_cast<__m512i>(codes), reinterpret_cast<__m512i>(digits)));
-  }
-  KVARN_INLINE void settle() {}
-  KVARN_INLINE I32 total() const { return total_; }
-
- private:
-  I32 total_ = {};
-};
+KVARN_INLINE I32 add_products(I32 total, U32 codes, U32 digits) {
+  return reinterpret_cast<I32>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(total), reinterpret_cast<__m512i>(codes),
+                                                   reinterpret_cast<__m512i>(digits)));
+}
 
 #elif defined(__ARM_FEATURE_MATMUL_INT8) && defined(__aarch64__)
 
 template <int Bits>
-class DotSum {
- public:
-  static constexpr int kAddsBeforeSettle = 0;
-  KVARN_INLINE void add(U32 codes, U32 digits) {
-    total_ = reinterpret_cast<I32>(vusdotq_s32(reinterpret_cast<int32x4_t>(total_), reinterpret_cast<uint8x16_t>(codes),
-                                               reinterpret_cast<int8x16_t>(digits)));
-  }
-  KVARN_INLINE void settle() {}
-  KVARN_INLINE I32 total() const { return total_; }
-
- private:
-  I32 total_ = {};
-};
+KVARN_INLINE I32 add_products(I32 total, U32 codes, U32 digits) {
+  return reinterpret_cast<I32>(vusdotq_s32(reinterpret_cast<int32x4_t>(total), reinterpret_cast<uint8x16_t>(codes),
+                                           reinterpret_cast<int8x16_t>(digits)));
+}
 
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 
@@ -96,27 +76,23 @@ KVARN_INLINE int32x4_t add_signed_products(int32x4_t total, int8x16_t codes, int
 
 // Codes of up to 7 bits are signed numbers as well; of 8 bits: code * d = (code - 128) * d + 64 * d + 64 * d.
 template <int Bits>
-class DotSum {
- public:
-  static constexpr int kAddsBeforeSettle = 0;
-  KVARN_INLINE void add(U32 codes, U32 digits) {
-    const int8x16_t factors = reinterpret_cast<int8x16_t>(digits);
-    if constexpr (Bits < 8) {
-      total_ = add_signed_products(total_, reinterpret_cast<int8x16_t>(codes), factors);
-    } else {
-      total_ = add_signed_products(total_, reinterpret_cast<int8x16_t>(codes ^ 0x80808080u), factors);
-      total_ = add_signed_products(total_, vdupq_n_s8(64), factors);
-      total_ = add_signed_products(total_, vdupq_n_s8(64), factors);
-    }
+KVARN_INLINE I32 add_products(I32 total, U32 codes, U32 digits) {
+  const int8x16_t factors = reinterpret_cast<int8x16_t>(digits);
+  int32x4_t sum = reinterpret_cast<int32x4_t>(total);
+  if constexpr (Bits < 8) {
+    sum = add_signed_products(sum, reinterpret_cast<int8x16_t>(codes), factors);
+  } else {
+    sum = add_signed_products(sum, reinterpret_cast<int8x16_t>(codes ^ 0x80808080u), factors);
+    sum = add_signed_products(sum, vdupq_n_s8(64), factors);
+    sum = add_signed_products(sum, vdupq_n_s8(64), factors);
   }
-  KVARN_INLINE void settle() {}
-  KVARN_INLINE I32 total() const { return reinterpret_cast<I32>(total_); }
-
- private:
-  int32x4_t total_ = vdupq_n_s32(0);
-};
+  return reinterpret_cast<I32>(sum);
+}
 
 #elif defined(__SSE2__)
+
+using I16 = std::int16_t __attribute__((vector_size(kWidth * 4)));
+using U16Pairs = std::uint16_t __attribute__((vector_size(kWidth * 4)));
 
 // Sums of neighbouring pairs of 16-bit products.
 KVARN_INLINE I32 multiply_pairs(I32 a, I32 b) {
@@ -129,21 +105,36 @@ KVARN_INLINE I32 multiply_pairs(I32 a, I32 b) {
 #endif
 }
 
-using I16 = std::int16_t __attribute__((vector_size(kWidth * 4)));
-using U16Pairs = std::uint16_t __attribute__((vector_size(kWidth * 4)));
-
-// By 16-bit numbers: even and odd rows apart. For any code, on any of them.
+// By 16-bit numbers: even and odd rows apart.
 template <int Bits>
-class WideDotSum {
+KVARN_INLINE I32 add_products(I32 total, U32 codes, U32 digits) {
+  const I16 signed_pairs = reinterpret_cast<I16>(digits);
+  const I32 odd_digits = reinterpret_cast<I32>(signed_pairs >> 8);
+  const I32 even_digits = reinterpret_cast<I32>(static_cast<I16>(signed_pairs << 8) >> 8);
+  total += multiply_pairs(reinterpret_cast<I32>(codes & 0x00FF00FFu), even_digits);
+  return total + multiply_pairs(reinterpret_cast<I32>(reinterpret_cast<U16Pairs>(codes) >> 8), odd_digits);
+}
+
+#else
+
+template <int Bits>
+KVARN_INLINE I32 add_products(I32 total, U32 codes, U32 digits) {
+  unroll<4>([&](auto j) {
+    const I32 digit = reinterpret_cast<I32>(digits << (24 - 8 * j.value)) >> 24;
+    total += reinterpret_cast<I32>((codes >> (8 * j.value)) & 0xFFu) * digit;
+  });
+  return total;
+}
+
+#endif
+
+// A sum of products. Where an instruction set sums in 16 bits first, that sum must be settled (added to the 32-bit
+// total) before it could overflow: after every kAddsBeforeSettle additions; 0: never.
+template <int Bits>
+class PlainDotSum {
  public:
   static constexpr int kAddsBeforeSettle = 0;
-  KVARN_INLINE void add(U32 codes, U32 digits) {
-    const I16 signed_pairs = reinterpret_cast<I16>(digits);
-    const I32 odd_digits = reinterpret_cast<I32>(signed_pairs >> 8);
-    const I32 even_digits = reinterpret_cast<I32>(static_cast<I16>(signed_pairs << 8) >> 8);
-    total_ += multiply_pairs(reinterpret_cast<I32>(codes & 0x00FF00FFu), even_digits);
-    total_ += multiply_pairs(reinterpret_cast<I32>(reinterpret_cast<U16Pairs>(codes) >> 8), odd_digits);
-  }
+  KVARN_INLINE void add(U32 codes, U32 digits) { total_ = add_products<Bits>(total_, codes, digits); }
   KVARN_INLINE void settle() {}
   KVARN_INLINE I32 total() const { return total_; }
 
@@ -151,9 +142,9 @@ class WideDotSum {
   I32 total_ = {};
 };
 
-#if defined(__AVX2__)
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
 
-// By bytes: pairs of products saturate at 16 bits, which codes of up to 6 bits never reach.
+// By bytes: pairs of products saturate at 16 bits, which codes of up to 7 bits never reach.
 template <int Bits>
 class DotSum {
  public:
@@ -178,33 +169,12 @@ class DotSum {
   I32 total_ = {};
 };
 template <>
-class DotSum<8> : public WideDotSum<8> {};
+class DotSum<8> : public PlainDotSum<8> {};
 
 #else
 
 template <int Bits>
-class DotSum : public WideDotSum<Bits> {};
-
-#endif
-
-#else
-
-template <int Bits>
-class DotSum {
- public:
-  static constexpr int kAddsBeforeSettle = 0;
-  KVARN_INLINE void add(U32 codes, U32 digits) {
-    unroll<4>([&](auto j) {
-      const I32 digit = reinterpret_cast<I32>(digits << (24 - 8 * j.value)) >> 24;
-      total_ += reinterpret_cast<I32>((codes >> (8 * j.value)) & 0xFFu) * digit;
-    });
-  }
-  KVARN_INLINE void settle() {}
-  KVARN_INLINE I32 total() const { return total_; }
-
- private:
-  I32 total_ = {};
-};
+class DotSum : public PlainDotSum<Bits> {};
 
 #endif
 

@@ -50,6 +50,15 @@ KVARN_INLINE void unroll(Body&& body) {
   }
 }
 
+// Calls body(Index<count>) for 1 <= count <= Most.
+template <int Most, class Body>
+KVARN_INLINE void with_count(std::size_t count, Body&& body) {
+  if constexpr (Most > 0) {
+    if (count == Most) return body(Index<Most>{});
+    with_count<Most - 1>(count, body);
+  }
+}
+
 // Memory at any alignment and of any declared type.
 template <class Vector>
 KVARN_INLINE Vector load_as(const void* from) {
