@@ -50,7 +50,7 @@ class TileEncoder {
     constexpr std::uint32_t kBlocks = kTileTokens / kBlockTokens;
     const std::span<const HalfBits* const> tile(&blocks_[next_ * kBlocks], kBlocks);
     next_ = (next_ + 1) % kTiles;
-    const Status status = encode_tile(side_, wanted_.dim, wanted_.bits, wanted_.level, tile,
+    const Status status = encode_tile({side_, wanted_.dim, wanted_.bits, wanted_.level}, tile,
                                       scratch_.reserve(scratch_bytes_), record_.data());
     if (status != Status::kOk) throw std::runtime_error(fmt::format("encode_tile: {}", status_text(status)));
   }

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "kernels/kernel_table.hpp"
 
@@ -41,14 +42,18 @@ std::string set_preset(Settings & settings, const char * preset) {
 }
 
 std::string set_level(Settings & settings, const char * level) {
-    if (std::strcmp(level, "scaled") == 0) {
-        settings.cache.level = kvarn::EncoderLevel::kScaled;
-    } else if (std::strcmp(level, "official") == 0) {
-        settings.cache.level = kvarn::EncoderLevel::kOfficial;
-    } else {
-        return std::string("level '") + level + "' is unknown: use scaled or official";
+    using kvarn::EncoderLevel;
+    static constexpr std::pair<const char *, EncoderLevel> LEVELS[] = {{"official", EncoderLevel::kOfficial},
+                                                                       {"scaled", EncoderLevel::kScaled},
+                                                                       {"fast", EncoderLevel::kFast},
+                                                                       {"best", EncoderLevel::kBest}};
+    for (const auto & [name, value] : LEVELS) {
+        if (std::strcmp(level, name) == 0) {
+            settings.cache.level = value;
+            return {};
+        }
     }
-    return {};
+    return std::string("level '") + level + "' is unknown: use official, scaled, fast or best";
 }
 
 std::string set_codec(Settings &, const char * codec) {

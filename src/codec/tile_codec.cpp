@@ -137,18 +137,18 @@ float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint
 
 std::size_t codec_scratch_bytes(const TileShape& shape) { return Workspace::bytes(shape); }
 
-Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
-                   std::span<const HalfBits* const> head_blocks, std::byte* scratch, std::uint8_t* record) {
+Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const> head_blocks, std::byte* scratch,
+                   std::uint8_t* record) {
   if (head_blocks.size() > std::max(kMaxRows, kMaxLanes) / kBlockTokens) return Status::kInvalidArgument;
   const auto tokens = static_cast<std::uint32_t>(head_blocks.size() * kBlockTokens);
-  const TileShape shape = tile_shape(side, tokens, dim, bits);
+  const TileShape shape = tile_shape(encoding.side, tokens, encoding.dim, encoding.bits);
   if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
   for (const HalfBits* block : head_blocks) {
-    if (block != nullptr && !kernels().all_finite(block, head_block_values(dim))) return Status::kNonFinite;
+    if (block != nullptr && !kernels().all_finite(block, head_block_values(encoding.dim))) return Status::kNonFinite;
   }
   const Workspace work(shape, scratch);
-  gather_rotated(side, dim, head_blocks, work);
-  return encode_rotated(shape, level, work, record);
+  gather_rotated(encoding.side, encoding.dim, head_blocks, work);
+  return encode_rotated(shape, encoding.level, work, record);
 }
 
 void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,

@@ -79,7 +79,7 @@ void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
     SCOPED_TRACE(describe(c));
     Scratch scratch(c);
     std::vector<std::uint8_t> record(size, 0xA5);
-    const Status status = encode_tile(c.side, c.dim, c.bits, c.level, exact.pointers, scratch.data(), record.data());
+    const Status status = encode_tile({c.side, c.dim, c.bits, c.level}, exact.pointers, scratch.data(), record.data());
     ASSERT_EQ(status, expected.status());
     if (status != Status::kOk) {
       EXPECT_EQ(record, std::vector<std::uint8_t>(size, 0xA5)) << "an error must not touch the record";
@@ -195,7 +195,7 @@ TEST(TileCodec, MissingBlock_ReadsAsZeros) {
         ASSERT_TRUE(select_kernels(table->name));
         Scratch scratch(c);
         std::vector<std::uint8_t> record(expected.value().size());
-        ASSERT_EQ(encode_tile(side, dim, 4, c.level, exact.pointers, scratch.data(), record.data()), Status::kOk);
+        ASSERT_EQ(encode_tile({side, dim, 4, c.level}, exact.pointers, scratch.data(), record.data()), Status::kOk);
         EXPECT_EQ(record, expected.value()) << describe(c);
       }
     }
@@ -209,7 +209,7 @@ TEST(TileCodec, InvalidShapes_AreRefused) {
   Scratch scratch(good);
   std::vector<std::uint8_t> record(4096);
   const auto encode = [&](std::uint32_t dim, std::uint32_t bits, std::size_t blocks) {
-    return encode_tile(Side::kKey, dim, bits, EncoderLevel::kScaled, std::span(pointers).first(blocks), scratch.data(),
+    return encode_tile({Side::kKey, dim, bits, EncoderLevel::kScaled}, std::span(pointers).first(blocks), scratch.data(),
                        record.data());
   };
   EXPECT_EQ(encode(16, 4, 1), Status::kOk);
