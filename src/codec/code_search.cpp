@@ -15,7 +15,12 @@ constexpr float kLargestLaneScale = 0x1p7f;
 class CodeSearch {
  public:
   CodeSearch(const SearchedTile& tile, const ErrorMeasure& measure, const SearchState& state)
-      : tile_(tile), measure_(measure), state_(state), top_(static_cast<float>((1u << tile.bits) - 1u)) {}
+      : tile_(tile),
+        measure_(measure),
+        state_(state),
+        top_(static_cast<float>((1u << tile.bits) - 1u)),
+        lane_unit_(std::ldexp(1.0f, tile.lane_exponent)),
+        row_unit_(std::ldexp(1.0f, tile.row_exponent)) {}
 
   void begin();
   void refine();
@@ -39,12 +44,14 @@ class CodeSearch {
   const KernelTable& kernel_ = kernels();
   float top_;
   float weight_ = 0.0f;
+  float lane_unit_;  // a stored lane scale is the lane scale times this
+  float row_unit_;
 };
 
 void CodeSearch::set_lane_scale(std::size_t lane, float scale) {
   const float bounded = std::clamp(scale, kLeastLaneScale, kLargestLaneScale);
-  state_.lane_field[lane] = float_to_half(std::ldexp(bounded, tile_.lane_exponent));
-  state_.lane_scale[lane] = std::ldexp(half_to_float(state_.lane_field[lane]), -tile_.lane_exponent);
+  state_.lane_field[lane] = float_to_half(bounded * lane_unit_);
+  state_.lane_scale[lane] = half_to_float(state_.lane_field[lane]) / lane_unit_;
 }
 
 void CodeSearch::lanes_changed() {
@@ -59,23 +66,24 @@ void CodeSearch::lanes_changed() {
 // Rounds the line to what the record can hold and takes the codes nearest to it.
 void CodeSearch::settle_row(std::size_t index, const RowTarget& wanted, const LineFit& fit) {
   const auto rounded = [&](float value, HalfBits& field) {
-    field = float_to_half(std::ldexp(value, tile_.row_exponent));
-    return std::ldexp(half_to_float(field), -tile_.row_exponent);
+    field = float_to_half(value * row_unit_);
+    return half_to_float(field) / row_unit_;
   };
   HalfBits& scale = state_.row_scale[index];
   state_.step[index] = rounded(fit.step, scale);
   if (scale == 0) {  // a tile too small for any step: the least one there is
     scale = 1;
-    state_.step[index] = std::ldexp(half_to_float(scale), -tile_.row_exponent);
+    state_.step[index] = half_to_float(scale) / row_unit_;
   }
   state_.zero[index] = rounded(fit.value_centre - state_.step[index] * fit.code_centre, state_.row_zero[index]);
-  kernel_.round_to_line(wanted, {state_.step[index], state_.zero[index]}, top_, codes(index));
+  const Line line = {state_.step[index], state_.zero[index]};
+  kernel_.round_to_line(wanted, line, top_, codes(index));
+  kernel_.decode_line(codes(index), tile_.lanes, line, state_.decoded + index * tile_.lanes);
   note_error(index);
 }
 
 void CodeSearch::note_error(std::size_t index) {
-  float* decoded = state_.decoded + index * tile_.lanes;
-  kernel_.line_values(codes(index), tile_.lanes, {state_.step[index], state_.zero[index]}, decoded);
+  const float* decoded = state_.decoded + index * tile_.lanes;
   kernel_.line_errors(row(index), decoded, state_.lane_scale, tile_.lanes, state_.errors + index * tile_.lanes);
 }
 
@@ -159,16 +167,9 @@ void factor_second_moment(const float* second_moment, std::size_t rows, float* w
   std::copy_n(second_moment, rows * rows, work);
   std::fill_n(feedback, rows * rows, 0.0f);
   for (std::size_t last = rows; last-- > 0;) {
-    const float* pivot = work + last * rows;
     float* found = feedback + last * rows;
-    const float factor = 1.0f / pivot[last];
+    kernel.eliminate(work, rows, last, found);
     found[last] = 1.0f;
-    for (std::size_t row = 0; row < last; ++row) {
-      found[row] = pivot[row] * factor;
-      const float weight = -found[row];
-      const std::size_t lanes = (row / 16 + 1) * 16;  // the lower triangle is all that is read
-      kernel.add_rows(work + row * rows, {pivot, &weight, 1, lanes}, work + row * rows);
-    }
   }
 }
 

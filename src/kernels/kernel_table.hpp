@@ -165,9 +165,13 @@ struct KernelTable {
   LineFit (*fit_line)(const RowTarget& row, const std::uint8_t* codes, float top, float middle);
   // The nearest codes 0..top on a line.
   void (*round_to_line)(const RowTarget& row, const Line& line, float top, std::uint8_t* codes);
-  // values[l] = code * step + zero, and errors[l] = row[l] - values[l] * lane_scale[l].
-  void (*line_values)(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values);
+  // values[l] = code * step + zero; errors[l] = row[l] - values[l] * lane_scale[l].
+  void (*decode_line)(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values);
   void (*line_errors)(const float* row, const float* values, const float* lane_scale, std::size_t lanes, float* errors);
+  // One step of a factorization of a symmetric matrix[size, size], size a multiple of 16, of which only the lower
+  // triangle counts: weights[r] = matrix[pivot][r] / matrix[pivot][pivot] (by its inverse), r < pivot, and these rows
+  // lose weights[r] times the pivot row.
+  void (*eliminate)(float* matrix, std::size_t size, std::size_t pivot, float* weights);
 
   // Codes in the order of format/tile_record.hpp. pack_codes writes every byte of the record from codes_offset on.
   void (*pack_codes)(const std::uint8_t* codes, std::size_t rows, std::size_t lanes, std::uint32_t bits,

@@ -133,14 +133,17 @@ LineFit search_line(const RowTarget& row, float top) {
 
 LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, float middle) {
   LineSums sums;
+  F32 values[kPartialVectors] = {};
   for (std::size_t lane = 0; lane < row.lanes; lane += kPartials) {
     unroll<kPartialVectors>([&](auto i) {
       const std::size_t at = lane + i.value * kWidth;
       const F32 distance = load(row.values + at) * load(row.lane_factor + at) - splat(middle);
-      sums.add(i.value, load(row.lane_weight + at), load_codes(codes + at) - splat(top * 0.5f), distance);
+      const F32 weight = load(row.lane_weight + at);
+      values[i.value] += weight * distance;
+      sums.add(i.value, weight, load_codes(codes + at) - splat(top * 0.5f), distance);
     });
   }
-  return explain(sums, weighted_distance(row, middle), row.weight, middle, top).fit;
+  return explain(sums, sum_partials(values), row.weight, middle, top).fit;
 }
 
 void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8_t* codes) {
@@ -152,7 +155,7 @@ void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8
   }
 }
 
-void line_values(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values) {
+void decode_line(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values) {
   for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
     store(load_codes(codes + lane) * splat(line.step) + splat(line.zero), values + lane);
   }
@@ -161,6 +164,19 @@ void line_values(const std::uint8_t* codes, std::size_t lanes, const Line& line,
 void line_errors(const float* row, const float* values, const float* lane_scale, std::size_t lanes, float* errors) {
   for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
     store(load(row + lane) - load(values + lane) * load(lane_scale + lane), errors + lane);
+  }
+}
+
+void eliminate(float* matrix, std::size_t size, std::size_t pivot, float* weights) {
+  const float* row = matrix + pivot * size;
+  const float factor = 1.0f / row[pivot];
+  for (std::size_t other = 0; other < pivot; ++other) {
+    weights[other] = row[other] * factor;
+    const F32 weight = splat(-weights[other]);
+    float* to = matrix + other * size;
+    for (std::size_t column = 0; column <= other; column += kWidth) {
+      store(load(to + column) + weight * load(row + column), to + column);
+    }
   }
 }
 
