@@ -3,7 +3,6 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include "kernels/kernel_table.hpp"
 
@@ -42,22 +41,18 @@ std::string set_preset(Settings & settings, const char * preset) {
 }
 
 std::string set_level(Settings & settings, const char * level) {
-    using kvarn::EncoderLevel;
-    static constexpr std::pair<const char *, EncoderLevel> LEVELS[] = {{"official", EncoderLevel::kOfficial},
-                                                                       {"scaled", EncoderLevel::kScaled},
-                                                                       {"fast", EncoderLevel::kFast},
-                                                                       {"best", EncoderLevel::kBest}};
-    for (const auto & [name, value] : LEVELS) {
-        if (std::strcmp(level, name) == 0) {
-            settings.cache.level = value;
-            return {};
-        }
+    if (kvarn::level_from_name(level, settings.cache.level) != kvarn::Status::kOk) {
+        return std::string("level '") + level + "' is unknown: use best, fast, scaled or official";
     }
-    return std::string("level '") + level + "' is unknown: use official, scaled, fast or best";
+    return {};
 }
 
-std::string set_codec(Settings &, const char * codec) {
-    return std::strcmp(codec, "kvarn") == 0 ? "" : std::string("codec '") + codec + "' is unknown: use kvarn";
+std::string set_codec(Settings & settings, const char * codec) {
+    if (kvarn::apply_codec(codec, settings.cache) != kvarn::Status::kOk) {
+        return std::string("codec '") + codec + "' is unknown: use kvarn, q8_0, q5_0 or q4_0, or one for K and one for V as in q8_0/q4_0";
+    }
+    settings.codec = codec;
+    return {};
 }
 
 void set_tail(Settings & settings, uint32_t tokens) {
@@ -178,7 +173,9 @@ std::string describe(const Settings & settings) {
     const std::string exact = settings.cache.seals_own_rows
                                   ? first + " tokens exact, no others (evaluation only)"
                                   : first + " and last " + std::to_string(settings.cache.tail_tokens) + " tokens exact";
-    return "preset " + settings.preset + ", " + exact;
+    const bool is_baseline = settings.codec != "kvarn" && !settings.cache.exact;
+    const std::string codec = is_baseline ? ", codec " + settings.codec + " in f16 rows (evaluation only, no memory is saved)" : "";
+    return "preset " + settings.preset + codec + ", " + exact;
 }
 
 }  // namespace ggml_kvarn

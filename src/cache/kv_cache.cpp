@@ -118,7 +118,8 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
   RowStore& keys = stores_[k];
   RowStore& values = stores_[v];
   const auto fits = [&](const RowStore& store, std::uint32_t dim) {
-    return dim % 16 == 0 && dim >= 16 && dim <= kMaxRows &&
+    const std::uint32_t granule = store.baseline() == BaselineFormat::kNone ? 16 : kBaselineBlock;
+    return dim % granule == 0 && dim >= granule && dim <= kMaxRows &&
            std::uint64_t{dim} * counts.kv_heads == store.row_values() && (store.dim() == 0 || store.dim() == dim);
   };
   const bool grouped = counts.kv_heads > 0 && counts.heads > 0 && counts.heads % counts.kv_heads == 0;
@@ -138,6 +139,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
   if (const Status status = learn_heads(k, v, counts); status != Status::kOk) return status;
   observe(mask, {});
   keep_queries(k, counts, mask, tensors);
+  round_due(k, v);
   seal_due(k, v, runner);
   const AttentionPlan& plan = planner_.plan();
   std::vector<TileView> views;

@@ -123,6 +123,8 @@ class KvCache {
                                              std::uint32_t count) const;
   void place_fragment(std::uint32_t stream, std::uint32_t cell, const StateFragment& fragment);
   Status finish_record(const PartialRecord& partial);
+  // True if it is this store's turn to seal this tile.
+  bool is_due(const RowStore& store, TileId id) const;
   // One side of one tile that is encoded now, and its first result among those of all heads of all jobs.
   struct SealJob {
     RowStore* store;
@@ -134,9 +136,10 @@ class KvCache {
   void keep_queries(StoreId k, const HeadCounts& counts, const BatchMask& mask, const AttentionTensors& tensors);
   // What is known at the end of a tile of the queries of its sequence: the samples of the tiles before it and its own.
   std::shared_ptr<const QueryHistory> history_up_to(const RowStore& keys, TileId tile) const;
+  // Rounds due tiles of stores with a baseline format; seals due tiles of the others.
+  void round_due(StoreId k, StoreId v);
   void seal_due(StoreId k, StoreId v, const Runner& runner);
   std::vector<SealJob> due_jobs(StoreId k, StoreId v);
-  bool is_due(const RowStore& store, TileId tile) const;
   static void settle(const SealJob& job, bool encoded);
   void finish_sealing();
   void drop_released();

@@ -50,7 +50,7 @@ std::vector<KvCache::SealJob> KvCache::due_jobs(StoreId k, StoreId v) {
   for (const TileId id : map_.sealing()) {
     for (const StoreId which : {k, v}) {
       RowStore& store = stores_[which];
-      if (!is_due(store, id)) continue;
+      if (store.baseline() != BaselineFormat::kNone || !is_due(store, id)) continue;
       std::uint8_t* record = store.allocate_record();
       if (record == nullptr) continue;  // no memory now: the tile stays exact, the next step tries again
       jobs.push_back({&store, id, record, 0});
@@ -67,6 +67,21 @@ std::vector<KvCache::SealJob> KvCache::due_jobs(StoreId k, StoreId v) {
     if (asks) job.store->set_history(job.tile, history_up_to(*job.store, job.tile));
   }
   return jobs;
+}
+
+void KvCache::round_due(StoreId k, StoreId v) {
+  bool rounded = false;
+  for (const StoreId which : {k, v}) {
+    RowStore& store = stores_[which];
+    if (store.baseline() == BaselineFormat::kNone) continue;
+    std::byte* scratch = seal_scratch_.reserve(codec_scratch_bytes(store.shape()));
+    for (const TileId id : map_.sealing()) {
+      if (!is_due(store, id)) continue;
+      store.round_rows(id, scratch);
+      rounded = true;
+    }
+  }
+  if (rounded) finish_sealing();
 }
 
 void KvCache::settle(const SealJob& job, bool encoded) {

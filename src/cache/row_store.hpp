@@ -27,6 +27,7 @@ class RowStore {
   std::uint32_t row_values() const { return row_values_; }
   std::uint32_t dim() const { return dim_; }
   std::uint32_t bits() const { return side_ == Side::kKey ? config_.k_bits : config_.v_bits; }
+  BaselineFormat baseline() const { return side_ == Side::kKey ? config_.k_baseline : config_.v_baseline; }
   TileShape shape() const { return tile_shape(side_, config_.tile_tokens, dim_, bits()); }
   std::size_t records_bytes() const { return record_bytes(shape()) * (row_values_ / dim_); }
 
@@ -49,7 +50,7 @@ class RowStore {
   void decode_records(const std::uint8_t* records, HalfBits* values) const;
 
   bool sealed(TileId tile) const { return tile < tiles_.size() && tiles_[tile].record != nullptr; }
-  // Sealed, or known to be impossible to encode: nothing is left to do for this tile.
+  // Sealed, rounded to the baseline format, or known to be impossible to encode: nothing is left to do for this tile.
   bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }
   // No record for this tile: its rows stay exact for good.
   void keep_exact(TileId tile);
@@ -62,6 +63,9 @@ class RowStore {
   // Encodes one KV head of an exact tile to its place in `record`, with the tile's history in mind; safe to run for
   // several heads at once.
   Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const;
+  // Rounds the exact rows of a tile to the baseline format; nothing is left to do for it then. A block that is not
+  // finite stays as it is. scratch: codec_scratch_bytes(shape()).
+  void round_rows(TileId tile, std::byte* scratch);
   // Makes `record` the tile's content and frees its exact rows and its samples.
   void adopt_record(TileId tile, std::uint8_t* record);
 
@@ -88,8 +92,8 @@ class RowStore {
 
   TileSide view(TileId tile) const;
   // Replaces all rows of a tile; a sealed tile is sealed again from them, with the history it has, or becomes exact if
-  // they cannot be encoded. Samples and history stay: other keys, but the same who ask. scratch:
-  // encode_scratch_bytes().
+  // they cannot be encoded; a rounded one is rounded again. Samples and history stay: other keys, but the same who ask.
+  // scratch: encode_scratch_bytes().
   Status replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch);
   void copy_tile(TileId from, TileId to);
   void drop(TileId tile);
@@ -98,7 +102,7 @@ class RowStore {
   struct TileData {
     std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers to [kv_heads] head blocks, null: nothing written
     std::uint8_t* record = nullptr;
-    bool kept_exact = false;  // a row has no record (a NaN, a scale out of range)
+    bool kept_exact = false;  // rows for good: they have no record (a NaN, a scale out of range), or are rounded
     std::unique_ptr<QuerySamples> samples;
     std::shared_ptr<const QueryHistory> history;
   };

@@ -2,9 +2,11 @@
 // back. Sits on format and kernels; knows nothing of caches, sequences or engines.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/half.hpp"
 #include "base/result.hpp"
@@ -23,6 +25,22 @@ enum class EncoderLevel : std::uint8_t {
   kBest,      // K: rounding errors of a channel are made good by the next ones, as far as queries see them
               // (QueryMoments; none: kFast), then lanes, lines and codes are refined in turn. V: kFast, refined
 };
+
+inline constexpr std::array<std::string_view, 4> kEncoderLevelNames = {"official", "scaled", "fast", "best"};
+
+constexpr std::string_view level_name(EncoderLevel level) {
+  return kEncoderLevelNames[static_cast<std::size_t>(level)];
+}
+
+// Sets the level of this name; kInvalidArgument (level untouched) if there is none.
+constexpr Status level_from_name(std::string_view name, EncoderLevel& level) {
+  for (std::size_t i = 0; i < kEncoderLevelNames.size(); ++i) {
+    if (kEncoderLevelNames[i] != name) continue;
+    level = static_cast<EncoderLevel>(i);
+    return Status::kOk;
+  }
+  return Status::kInvalidArgument;
+}
 
 // Which side a tile serves: K tiles have channels as rows and tokens as lanes, V tiles the other way round.
 enum class Side : std::uint8_t { kKey, kValue };
