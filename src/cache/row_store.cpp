@@ -128,7 +128,7 @@ Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch
     const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
     head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
   }
-  return encode_tile(side_, dim_, bits(), config_.level, {head_blocks.data(), block_count()}, scratch,
+  return encode_tile({side_, dim_, bits(), config_.level}, {head_blocks.data(), block_count()}, scratch,
                      record + head * record_bytes(shape()));
 }
 
