@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--host-caches", default=",".join(HOST_CACHES), help="comma-separated; empty for none")
     parser.add_argument("--level", default="scaled", choices=["scaled", "official"])
     parser.add_argument("--sink", type=int, default=128)
-    parser.add_argument("--tail", type=int, default=128)
+    parser.add_argument("--tail", default="128", help="tokens, or none: tiles are sealed before their own micro-batch attends")
     parser.add_argument("--json")
     options = parser.parse_args()
 
