@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "engine.hpp"
 #include "user_error.hpp"
@@ -78,6 +79,8 @@ ContextPointer ModelSession::make_context(const ContextSettings& settings) const
     params.cb_eval_user_data = settings.observer;
   }
   Engine::take_error();
+  std::optional<Engine::NoticePause> pause;
+  if (settings.host_cache) pause.emplace();
   ContextPointer context(llama_init_from_model(model_.get(), params));
   if (!context) {
     throw UserError(

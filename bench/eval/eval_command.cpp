@@ -131,11 +131,11 @@ class Evaluation {
 
   void print(const RowSubject& subject, const std::vector<Json>& rows) const {
     fmt::print(
-        "\n{} on {}: {} chunks of {} tokens, micro-batches of {}; KL divergence in nats from llama.cpp's own f16 "
-        "cache,\nevery {} position from {} on; 95 % interval of the mean by bootstrap (seed {})\n\n",
-        subject.model, subject.text, options_.chunks, options_.context_tokens, options_.micro_batch_tokens,
-        options_.position_step == 1 ? "" : fmt::format("{}th", options_.position_step), options_.first_position,
-        options_.seed);
+        "\n{} on {}: {} chunk{} of {} tokens, micro-batches of {}; KL divergence in nats from llama.cpp's own f16 "
+        "cache,\nevery {}position from {} on; 95 % interval of the mean by bootstrap (seed {})\n\n",
+        subject.model, subject.text, options_.chunks, options_.chunks == 1 ? "" : "s", options_.context_tokens,
+        options_.micro_batch_tokens, options_.position_step == 1 ? "" : fmt::format("{}th ", options_.position_step),
+        options_.first_position, options_.seed);
     fmt::print("{}", quality_table(rows));
     const std::string tasks = task_table(rows);
     if (!tasks.empty()) fmt::print("\n{}", tasks);
