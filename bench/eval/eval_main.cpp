@@ -4,6 +4,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "eval_command.hpp"
@@ -84,6 +86,16 @@ void apply_scope(int argc, char** argv, EvalOptions& options) {
   }
 }
 
+// What was run, without the folders of this machine.
+std::string command_line(int argc, char** argv) {
+  std::string line = "./kvarn eval";
+  for (int index = 1; index < argc; ++index) {
+    const std::filesystem::path argument(argv[index]);
+    line += " " + (argument.is_absolute() ? argument.filename().string() : argument.string());
+  }
+  return line;
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app("How far compressed caches are from llama.cpp's own f16 cache", "kvarn-eval");
   EvalOptions options;
@@ -100,7 +112,7 @@ int run_program(int argc, char** argv) {
     fmt::print(stderr, "kvarn-eval: {}; --help lists the options\n", error.what());
     return 1;
   }
-  options.command = fmt::format("kvarn-eval {}", fmt::join(argv + 1, argv + argc, " "));
+  options.command = command_line(argc, argv);
   evaluate(options);
   return 0;
 }
