@@ -21,7 +21,7 @@ def path(name):
 def run(command, preset=None, **settings):
     """Runs a host program (without the plugin if preset is None) and returns its output; one error line and exit if it fails."""
     variables = {name: value for name, value in os.environ.items()
-                 if name not in ("GGML_BACKEND_PATH", "KVARN_PRESET", "KVARN_SINK", "KVARN_TAIL", "KVARN_LEVEL")}
+                 if name not in ("GGML_BACKEND_PATH", "KVARN_PRESET", "KVARN_SINK", "KVARN_TAIL", "KVARN_LEVEL", "KVARN_CODEC")}
     if preset is not None:
         variables.update(GGML_BACKEND_PATH=path("KVARN_PLUGIN"), KVARN_PRESET=preset)
         variables.update({"KVARN_" + name.upper(): str(value) for name, value in settings.items()})

@@ -90,8 +90,14 @@ void Engine::configure(const CacheSettings& settings) const {
   if (configure == nullptr) {
     throw UserError("the plugin is of another version: it cannot be configured", "build both with ./kvarn run");
   }
-  const char* preset = settings.preset.empty() ? nullptr : settings.preset.c_str();
-  if (const char* problem = configure(preset, settings.sink_tokens, settings.tail_tokens); problem != nullptr) {
+  const auto text = [](const std::string& value) { return value.empty() ? nullptr : value.c_str(); };
+  const ggml_kvarn_settings given = {.struct_size = sizeof(given),
+                                     .preset = text(settings.preset),
+                                     .level = text(settings.level),
+                                     .codec = text(settings.codec),
+                                     .sink_tokens = settings.sink_tokens,
+                                     .tail_tokens = settings.tail_tokens};
+  if (const char* problem = configure(&given); problem != nullptr) {
     throw UserError(problem, "./kvarn help lists the presets");
   }
 }

@@ -13,8 +13,10 @@ namespace kvarn::program {
 // Settings of the compressed cache as given on the command line; empty or negative: as the environment says.
 struct CacheSettings {
   std::string preset;
+  std::string level = {};
+  std::string codec = {};
   std::int64_t sink_tokens = -1;
-  std::int64_t tail_tokens = -1;
+  std::int64_t tail_tokens = -1;  // or GGML_KVARN_TAIL_NONE
 };
 
 class Engine {

@@ -11,6 +11,15 @@
 namespace kvarn::program {
 namespace {
 
+// A count of tokens, or "none"; returns what is wrong with it, as CLI11 wants it.
+std::string take_tail(std::string& text) {
+  if (text != "none") {
+    return CLI::NonNegativeNumber(text).empty() ? "" : fmt::format("'{}' is neither a number of tokens nor none", text);
+  }
+  text = std::to_string(GGML_KVARN_TAIL_NONE);
+  return {};
+}
+
 void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
   command.add_option("-p,--prompt", options.prompt, "prompt");
@@ -21,7 +30,8 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("--preset", options.cache.preset,
                      "bits for K and V (k4v4, k4v2, ...), f16 (exact), off (no plugin)");
   command.add_option("--sink", options.cache.sink_tokens, "first tokens kept exact")->check(CLI::NonNegativeNumber);
-  command.add_option("--tail", options.cache.tail_tokens, "newest tokens kept exact")->check(CLI::NonNegativeNumber);
+  command.add_option("--tail", options.cache.tail_tokens, "newest tokens kept exact; none: not even those at work")
+      ->transform(CLI::Validator(take_tail, "TOKENS|none"));
   command.add_option("-t,--threads", options.threads, "threads; 0: one a core")->check(CLI::Range(0, 4096));
   command.add_option("--ubatch", options.micro_batch_tokens, "tokens of the prompt per pass")
       ->check(CLI::Range(1, 1 << 16));

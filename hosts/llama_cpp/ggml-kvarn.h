@@ -27,9 +27,22 @@ struct ggml_kvarn_account {
 // "ggml_backend_kvarn_account": fills the account; false if struct_size is too small.
 typedef bool (*ggml_kvarn_account_t)(struct ggml_kvarn_account * account);
 
-// "ggml_backend_kvarn_configure": settings for cache buffers made from now on. NULL or negative: as the environment says
-// (KVARN_PRESET, KVARN_SINK, KVARN_TAIL). Returns NULL, or one line that says what is wrong (nothing is changed then).
-typedef const char * (*ggml_kvarn_configure_t)(const char * preset, int64_t sink_tokens, int64_t tail_tokens);
+// No exact tail at all: tiles are sealed before the micro-batch that completes them attends. For the evaluation of codecs.
+#define GGML_KVARN_TAIL_NONE (-2)
+
+// How a cache is to be compressed. NULL or -1: as the environment says.
+struct ggml_kvarn_settings {
+    uint32_t struct_size;        // in: sizeof(struct ggml_kvarn_settings) of the caller
+    const char * preset;         // KVARN_PRESET: "k4v4", "k4v2", ..., "f16"
+    const char * level;          // KVARN_LEVEL: "scaled", "official"
+    const char * codec;          // KVARN_CODEC: "kvarn"
+    int64_t sink_tokens;         // KVARN_SINK
+    int64_t tail_tokens;         // KVARN_TAIL: tokens, or GGML_KVARN_TAIL_NONE
+};
+
+// "ggml_backend_kvarn_configure": settings for cache buffers made from now on. Returns NULL, or one line that says what is
+// wrong (nothing is changed then), valid until the next call on this thread.
+typedef const char * (*ggml_kvarn_configure_t)(const struct ggml_kvarn_settings * settings);
 
 #ifdef __cplusplus
 }

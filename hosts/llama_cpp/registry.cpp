@@ -23,12 +23,12 @@ bool account(ggml_kvarn_account * out) {
     return true;
 }
 
-const char * configure_next(const char * preset, int64_t sink_tokens, int64_t tail_tokens) {
+const char * configure_next(const ggml_kvarn_settings * given) {
     static thread_local std::string error;
     Settings settings;
     error = read_environment(settings);
     if (error.empty()) {
-        error = configure(settings, preset, sink_tokens, tail_tokens);
+        error = configure(settings, given);
     }
     if (!error.empty()) {
         return error.c_str();
@@ -88,8 +88,7 @@ ggml_backend_reg_t make_registry() {
     registry.iface.get_device_count = reg_get_device_count;
     registry.iface.get_device = reg_get_device;
     registry.iface.get_proc_address = reg_get_proc_address;
-    GGML_LOG_INFO("KVarN: preset %s, first %u and last %u tokens exact\n", settings.preset.c_str(), settings.cache.sink_tokens,
-                  settings.cache.tail_tokens);
+    GGML_LOG_INFO("KVarN: %s\n", describe(settings).c_str());
     return &registry;
 }
 

@@ -11,9 +11,15 @@ namespace {
 
 constexpr uint32_t MAX_EXACT_TOKENS = 1u << 20;
 
-std::string read_count(const char * name, uint32_t max, uint32_t & value) {
+// The value of a variable; null if it is not set or empty.
+const char * variable(const char * name) {
     const char * text = std::getenv(name);
-    if (text == nullptr || *text == '\0') {
+    return text != nullptr && *text != '\0' ? text : nullptr;
+}
+
+std::string read_count(const char * name, uint32_t max, uint32_t & value) {
+    const char * text = variable(name);
+    if (text == nullptr) {
         return {};
     }
     uint32_t parsed = 0;
@@ -26,65 +32,105 @@ std::string read_count(const char * name, uint32_t max, uint32_t & value) {
     return {};
 }
 
-std::string set_preset(Settings & settings, const std::string & preset) {
+std::string set_preset(Settings & settings, const char * preset) {
     if (kvarn::apply_preset(preset, settings.cache) != kvarn::Status::kOk) {
-        return "preset '" + preset + "' is unknown: use f16, or k<bits>v<bits> with bits 8, 6, 5, 4, 3 or 2, for example k4v2";
+        return std::string("preset '") + preset + "' is unknown: use f16, or k<bits>v<bits> with bits 8, 6, 5, 4, 3 or 2, for example k4v2";
     }
     settings.preset = preset;
     return {};
 }
 
-std::string set_level(Settings & settings) {
-    const char * level = std::getenv("KVARN_LEVEL");
-    if (level == nullptr || *level == '\0' || std::strcmp(level, "scaled") == 0) {
-        return {};
+std::string set_level(Settings & settings, const char * level) {
+    if (std::strcmp(level, "scaled") == 0) {
+        settings.cache.level = kvarn::EncoderLevel::kScaled;
+    } else if (std::strcmp(level, "official") == 0) {
+        settings.cache.level = kvarn::EncoderLevel::kOfficial;
+    } else {
+        return std::string("level '") + level + "' is unknown: use scaled or official";
     }
-    if (std::strcmp(level, "official") != 0) {
-        return std::string("KVARN_LEVEL=") + level + " is unknown: use scaled or official";
-    }
-    settings.cache.level = kvarn::EncoderLevel::kOfficial;
     return {};
 }
 
-std::string set_isa() {
-    const char * isa = std::getenv("KVARN_ISA");
-    if (isa == nullptr || *isa == '\0' || kvarn::select_kernels(isa)) {
+std::string set_codec(Settings &, const char * codec) {
+    return std::strcmp(codec, "kvarn") == 0 ? "" : std::string("codec '") + codec + "' is unknown: use kvarn";
+}
+
+void set_tail(Settings & settings, uint32_t tokens) {
+    settings.cache.tail_tokens = tokens;
+    settings.cache.seals_own_rows = false;
+}
+
+void set_no_tail(Settings & settings) {
+    settings.cache.tail_tokens = 0;
+    settings.cache.seals_own_rows = true;
+}
+
+std::string read_tail(Settings & settings) {
+    const char * text = variable("KVARN_TAIL");
+    if (text == nullptr) {
+        return {};
+    }
+    if (std::strcmp(text, "none") == 0) {
+        set_no_tail(settings);
+        return {};
+    }
+    uint32_t tokens = 0;
+    if (std::string error = read_count("KVARN_TAIL", MAX_EXACT_TOKENS, tokens); !error.empty()) {
+        return error + ", or none";
+    }
+    set_tail(settings, tokens);
+    return {};
+}
+
+std::string read_tile(Settings & settings) {
+    std::string error = read_count("KVARN_TILE", 256, settings.cache.tile_tokens);
+    if (error.empty() && kvarn::validate(settings.cache) != kvarn::Status::kOk) {
+        error = "KVARN_TILE must be a multiple of 16 from 16 to 256";
+    }
+    return error;
+}
+
+std::string set_isa(Settings &, const char * isa) {
+    if (kvarn::select_kernels(isa)) {
         return {};
     }
     std::string known;
     for (const kvarn::KernelTable * table : kvarn::available_kernels()) {
         known += std::string(known.empty() ? "" : ", ") + table->name;
     }
-    return std::string("KVARN_ISA=") + isa + " is not an instruction set of this machine: use one of " + known;
+    return std::string("'") + isa + "' is not an instruction set of this machine: use one of " + known;
+}
+
+using SetText = std::string (*)(Settings &, const char *);
+
+std::string read_text(Settings & settings, const char * name, SetText set) {
+    const char * text = variable(name);
+    std::string error = text == nullptr ? "" : set(settings, text);
+    return error.empty() ? error : std::string(name) + ": " + error;
 }
 
 }  // namespace
 
 std::string read_environment(Settings & settings) {
     Settings next = settings;
-    std::string error;
-    const char * preset = std::getenv("KVARN_PRESET");
-    if (preset != nullptr && *preset != '\0') {
-        error = set_preset(next, preset);
-        if (!error.empty()) {
-            return "KVARN_PRESET: " + error;
-        }
-    }
-    error = read_count("KVARN_SINK", MAX_EXACT_TOKENS, next.cache.sink_tokens);
+    std::string error = read_text(next, "KVARN_PRESET", set_preset);
     if (error.empty()) {
-        error = read_count("KVARN_TAIL", MAX_EXACT_TOKENS, next.cache.tail_tokens);
+        error = read_count("KVARN_SINK", MAX_EXACT_TOKENS, next.cache.sink_tokens);
     }
     if (error.empty()) {
-        error = read_count("KVARN_TILE", 256, next.cache.tile_tokens);
-    }
-    if (error.empty() && kvarn::validate(next.cache) != kvarn::Status::kOk) {
-        error = "KVARN_TILE must be a multiple of 16 from 16 to 256";
+        error = read_tail(next);
     }
     if (error.empty()) {
-        error = set_level(next);
+        error = read_tile(next);
     }
     if (error.empty()) {
-        error = set_isa();
+        error = read_text(next, "KVARN_LEVEL", set_level);
+    }
+    if (error.empty()) {
+        error = read_text(next, "KVARN_CODEC", set_codec);
+    }
+    if (error.empty()) {
+        error = read_text(next, "KVARN_ISA", set_isa);
     }
     if (error.empty()) {
         settings = next;
@@ -92,24 +138,42 @@ std::string read_environment(Settings & settings) {
     return error;
 }
 
-std::string configure(Settings & settings, const char * preset, int64_t sink_tokens, int64_t tail_tokens) {
-    Settings next = settings;
-    if (preset != nullptr) {
-        if (std::string error = set_preset(next, preset); !error.empty()) {
-            return error;
-        }
+std::string configure(Settings & settings, const ggml_kvarn_settings * given) {
+    if (given == nullptr || given->struct_size != sizeof(ggml_kvarn_settings)) {
+        return "the settings are those of another version of the plugin";
     }
-    if (sink_tokens > MAX_EXACT_TOKENS || tail_tokens > MAX_EXACT_TOKENS) {
+    if (given->sink_tokens > MAX_EXACT_TOKENS || given->tail_tokens > MAX_EXACT_TOKENS) {
         return "sink and tail must be at most " + std::to_string(MAX_EXACT_TOKENS) + " tokens";
     }
-    if (sink_tokens >= 0) {
-        next.cache.sink_tokens = static_cast<uint32_t>(sink_tokens);
+    Settings next = settings;
+    std::string error = given->preset != nullptr ? set_preset(next, given->preset) : "";
+    if (error.empty() && given->level != nullptr) {
+        error = set_level(next, given->level);
     }
-    if (tail_tokens >= 0) {
-        next.cache.tail_tokens = static_cast<uint32_t>(tail_tokens);
+    if (error.empty() && given->codec != nullptr) {
+        error = set_codec(next, given->codec);
+    }
+    if (!error.empty()) {
+        return error;
+    }
+    if (given->sink_tokens >= 0) {
+        next.cache.sink_tokens = static_cast<uint32_t>(given->sink_tokens);
+    }
+    if (given->tail_tokens == GGML_KVARN_TAIL_NONE) {
+        set_no_tail(next);
+    } else if (given->tail_tokens >= 0) {
+        set_tail(next, static_cast<uint32_t>(given->tail_tokens));
     }
     settings = next;
     return {};
+}
+
+std::string describe(const Settings & settings) {
+    const std::string first = "first " + std::to_string(settings.cache.sink_tokens);
+    const std::string exact = settings.cache.seals_own_rows
+                                  ? first + " tokens exact, no others (evaluation only)"
+                                  : first + " and last " + std::to_string(settings.cache.tail_tokens) + " tokens exact";
+    return "preset " + settings.preset + ", " + exact;
 }
 
 }  // namespace ggml_kvarn

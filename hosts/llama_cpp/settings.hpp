@@ -5,6 +5,7 @@
 #include <string>
 
 #include "cache/cache_config.hpp"
+#include "ggml-kvarn.h"
 
 namespace ggml_kvarn {
 
@@ -13,11 +14,14 @@ struct Settings {
     std::string preset = "k4v4";
 };
 
-// Reads KVARN_PRESET, KVARN_SINK, KVARN_TAIL, KVARN_TILE, KVARN_LEVEL and KVARN_ISA (which is applied at once).
+// Reads KVARN_PRESET, KVARN_SINK, KVARN_TAIL, KVARN_TILE, KVARN_LEVEL, KVARN_CODEC and KVARN_ISA (which is applied at once).
 // Returns an empty string, or one line that says what is wrong and what would be right; `settings` is then unchanged.
 std::string read_environment(Settings & settings);
 
-// Sets what is given (preset may be null, counts negative: as the environment says). Errors as above.
-std::string configure(Settings & settings, const char * preset, int64_t sink_tokens, int64_t tail_tokens);
+// Sets what is given; what is not stays as it is. Errors as above.
+std::string configure(Settings & settings, const ggml_kvarn_settings * given);
+
+// Half a line for the log: what the settings keep exact and how they compress the rest.
+std::string describe(const Settings & settings);
 
 }  // namespace ggml_kvarn

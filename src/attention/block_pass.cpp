@@ -120,7 +120,9 @@ void BlockPass::read_masks(std::size_t index, SpanTile& tile) {
   const std::uint32_t used = tile.view->used_rows;
   std::uint32_t jumps = 0;  // no bit is set if the cells are neighbours
   for (std::uint32_t row = 0; row < used; ++row) jumps |= cells[row] ^ (cells[0] + row);
-  const bool is_contiguous = jumps == 0 && cells[used - 1] < block_.job->mask_columns;
+  // Both ends: behind a gap in row 0 the neighbours of kNoCell would be cells 0, 1, 2 ...
+  const std::uint32_t columns = block_.job->mask_columns;
+  const bool is_contiguous = jumps == 0 && cells[0] < columns && cells[used - 1] < columns;
   for (std::size_t i = 0; i < tile.active_count; ++i) read_mask(index, tile, tile.active[i], is_contiguous);
 }
 

@@ -20,8 +20,9 @@ Status apply_preset(std::string_view preset, CacheConfig& config) {
 
 Status validate(const CacheConfig& config) {
   const bool tile_fits = config.tile_tokens >= 16 && config.tile_tokens <= 256 && config.tile_tokens % 16 == 0;
-  return tile_fits && valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits) ? Status::kOk
-                                                                                       : Status::kInvalidArgument;
+  const bool widths_fit = valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits);
+  const bool tail_fits = !config.seals_own_rows || config.tail_tokens == 0;
+  return tile_fits && widths_fit && tail_fits ? Status::kOk : Status::kInvalidArgument;
 }
 
 }  // namespace kvarn

@@ -16,6 +16,10 @@ struct CacheConfig {
   EncoderLevel level = EncoderLevel::kScaled;
   std::uint32_t sink_tokens = 128;  // tiles that hold one of the first sink_tokens of a sequence stay exact
   std::uint32_t tail_tokens = 128;  // rows seen exactly before the rows of a micro-batch itself
+  // Seals a tile as soon as it is complete, before the micro-batch that completes it attends: even a micro-batch's own
+  // rows are then read from records, in every layer at once. Only to evaluate codecs; tail_tokens must be 0. Sliding
+  // windows stay exact from the micro-batch on that shows them to be windows.
+  bool seals_own_rows = false;
   std::uint32_t tile_tokens = 128;  // multiple of 16, at most 256
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
@@ -24,7 +28,7 @@ struct CacheConfig {
 // kInvalidArgument for anything else; the config is then untouched.
 Status apply_preset(std::string_view preset, CacheConfig& config);
 
-// kInvalidArgument unless widths and tile length are in range.
+// kInvalidArgument unless widths and tile length are in range and a tail is not asked for and forbidden at once.
 Status validate(const CacheConfig& config);
 
 }  // namespace kvarn

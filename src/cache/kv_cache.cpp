@@ -68,12 +68,20 @@ void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
   drop_released();
 }
 
+// A tile that is about to be sealed with the rows of the micro-batch at hand still takes these, layer by layer.
+bool KvCache::takes_row(StoreId store, std::uint32_t stream, std::uint32_t cell) const {
+  const Stream& target = map_.stream(stream);
+  const TileId id = target.refs[target.places[cell].ref()].tile;
+  const Tile& tile = map_.tile(id);
+  const bool awaits_row =
+      config_.seals_own_rows && tile.state == TileState::kSealing && planner_.placed_now(stream, cell);
+  return (tile.state == TileState::kOpen || awaits_row) && tile.refs == 1 && !stores_[store].settled(id);
+}
+
 Place KvCache::writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell) {
   Stream& target = map_.stream(stream);
   const Place place = target.places[cell];
-  const bool open = place && map_.tile_at(target, place).state == TileState::kOpen &&
-                    map_.tile_at(target, place).refs == 1 && !stores_[store].sealed(target.refs[place.ref()].tile);
-  if (!open) relocate(stream, cell);
+  if (!place || !takes_row(store, stream, cell)) relocate(stream, cell);
   return target.places[cell];
 }
 
@@ -137,7 +145,8 @@ void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
     const Tile& tile = map_.tile(id);
     for (const StoreId which : {k, v}) {
       RowStore& store = stores_[which];
-      const std::uint64_t due = tile.start_rank + tile.used + config_.tail_tokens + store.layer() % kLayerStagger;
+      const std::uint32_t stagger = config_.seals_own_rows ? 0 : store.layer() % kLayerStagger;
+      const std::uint64_t due = tile.start_rank + tile.used + config_.tail_tokens + stagger;
       if (store.settled(id) || tile.observed_rank < due) continue;
       std::uint8_t* record = store.allocate_record();
       if (record == nullptr) continue;  // no memory now: the tile stays exact, the next step tries again
@@ -171,13 +180,15 @@ void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
 }
 
 void KvCache::finish_sealing() {
-  std::erase_if(map_.sealing(), [&](TileId id) {
+  const std::size_t sealed = std::erase_if(map_.sealing(), [&](TileId id) {
     for (StoreId store = 0; store < stores_.size(); ++store) {
       if (!retired_[store] && !stores_[store].settled(id)) return false;
     }
     map_.tile(id).state = TileState::kSealed;
     return true;
   });
+  // The next micro-batch may rewrite the same cells with the same mask: its rows need another place.
+  if (sealed > 0 && config_.seals_own_rows) planner_.expire();
 }
 
 Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params,
@@ -229,6 +240,7 @@ void KvCache::copy_stream(std::uint32_t from, std::uint32_t to) {
     return;
   }
   map_.clone(from, to);
+  planner_.expire();  // rows of `from` that are rewritten need another place, though its map is the same
   drop_released();
 }
 

@@ -106,6 +106,8 @@ class KvCache {
  private:
   static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
 
+  // True if a placed cell's row can be written where it is.
+  bool takes_row(StoreId store, std::uint32_t stream, std::uint32_t cell) const;
   // Where a cell's row can be written: its place, or a new one if its tile is shared, sealed or about to be.
   Place writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell);
   template <class Value>

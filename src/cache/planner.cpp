@@ -100,9 +100,14 @@ bool Planner::waiting(std::uint32_t stream, std::uint32_t cell) const {
   return marks_[stream][cell] == epoch_ * 4 + kWaiting;
 }
 
+bool Planner::placed_now(std::uint32_t stream, std::uint32_t cell) const {
+  return marks_[stream][cell] == epoch_ * 4 + kPlaced;
+}
+
 const AttentionPlan& Planner::observe(const BatchMask& mask, std::span<const std::uint32_t> cells) {
   const std::uint64_t hash = hash_mask(mask);
-  if (plan_.version != 0 && plan_.version == map_.version() && plan_.mask_hash == hash) return plan_;
+  const bool same = plan_.version != 0 && plan_.version == map_.version() && plan_.mask_hash == hash;
+  if (same && all_placed_now(mask, cells)) return plan_;
   ++epoch_;
   moves_.clear();
   plan_.runs.clear();
@@ -115,6 +120,14 @@ const AttentionPlan& Planner::observe(const BatchMask& mask, std::span<const std
   plan_.mask_hash = hash;
   plan_.version = map_.version();
   return plan_;
+}
+
+// An engine that reuses the cell of a token it drops may show the same mask for another token.
+bool Planner::all_placed_now(const BatchMask& mask, std::span<const std::uint32_t> cells) const {
+  for (std::size_t at = 0; at < cells.size(); ++at) {
+    if (!placed_now(mask.first_stream + static_cast<std::uint32_t>(at / mask.queries), cells[at])) return false;
+  }
+  return true;
 }
 
 void Planner::place_slice(const BatchMask& mask, std::uint32_t slice, std::span<const std::uint32_t> cells) {
@@ -262,7 +275,7 @@ void Planner::rank_visible(std::uint32_t index, const HalfBits* mask, std::uint3
   }
 }
 
-bool Planner::look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<std::uint32_t>& seen_first) {
+bool Planner::look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<std::uint32_t>& seen_rows) {
   const std::uint32_t index = mask.first_stream + run.slice;
   const Stream& stream = map_.stream(index);
   std::vector<std::uint32_t> order;
@@ -275,23 +288,24 @@ bool Planner::look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<st
     return a.start_rank != b.start_rank ? a.start_rank < b.start_rank : a.serial < b.serial;
   });
   run.refs.clear();
-  seen_first.clear();
+  seen_rows.clear();
   std::vector<Visibility> by_tile;  // [refs, queries]
   std::uint64_t mapped = 0;         // cells the last query sees and the map knows
+  const std::uint32_t witness = config_.seals_own_rows ? run.queries - 1 : 0;
   for (const std::uint32_t ref : order) {
     const TileRef& listed = stream.refs[ref];
     const std::uint32_t used = map_.tile(listed.tile).used;
     const bool straight = contiguous(listed, used, mask.columns);
     const std::size_t at = by_tile.size();
     bool any = false;
-    std::uint32_t first_rows = 0;
+    std::uint32_t witnessed_rows = 0;
     for (std::uint32_t query = 0; query < run.queries; ++query) {
       const HalfBits* row = mask.row(run.slice, run.first_query + query);
       const Seen seen = straight ? look_contiguous(row + listed.cells[0], used) : look(row, mask.columns, listed, used);
       const bool all = seen.rows == used && seen.plain;
       by_tile.push_back(seen.rows == 0 ? Visibility::kNone : all ? Visibility::kAll : Visibility::kSome);
       any = any || seen.rows != 0;
-      if (query == 0) first_rows = seen.rows;
+      if (query == witness) witnessed_rows = seen.rows;
       if (query + 1 == run.queries) mapped += seen.rows;
     }
     if (!any) {
@@ -299,7 +313,7 @@ bool Planner::look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<st
       continue;
     }
     run.refs.push_back(ref);
-    seen_first.push_back(first_rows);
+    seen_rows.push_back(witnessed_rows);
   }
   const std::size_t tiles = run.refs.size();
   run.visibility.resize(tiles * run.queries);
@@ -324,14 +338,14 @@ void Planner::map_missing(const BatchMask& mask, const QueryRun& run) {
 void Planner::plan_run(const BatchMask& mask, QueryRun& run, std::span<const std::uint32_t> cells) {
   const std::uint32_t index = mask.first_stream + run.slice;
   rank_visible(index, mask.row(run.slice, run.first_query + run.queries - 1), mask.columns);
-  std::vector<std::uint32_t> seen_first;
-  if (!look_at_tiles(mask, run, seen_first)) {
+  std::vector<std::uint32_t> seen_rows;
+  if (!look_at_tiles(mask, run, seen_rows)) {
     map_missing(mask, run);
-    look_at_tiles(mask, run, seen_first);
+    look_at_tiles(mask, run, seen_rows);
   }
   if (cells.empty()) return;
   note_growth(mask, run, cells);
-  choose_sealing(index, run, seen_first, cells[run.first_query]);
+  choose_sealing(index, run, seen_rows, cells.subspan(run.first_query, run.queries));
 }
 
 void Planner::note_growth(const BatchMask& mask, const QueryRun& run, std::span<const std::uint32_t> cells) {
@@ -353,16 +367,19 @@ void Planner::note_growth(const BatchMask& mask, const QueryRun& run, std::span<
   map_.tile_at(stream, end).counted = last;
 }
 
-void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_first,
-                             std::uint32_t first_cell) {
+void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_rows,
+                             std::span<const std::uint32_t> cells) {
   Stream& stream = map_.stream(index);
   if (config_.exact) return;
-  const Place at = stream.places[first_cell];
-  const std::uint64_t rank = map_.tile_at(stream, at).start_rank + at.row;
-  if (stream.windowed) return seal_passed(stream, rank);
+  const auto rank_of = [&](std::uint32_t cell) {
+    const Place at = stream.places[cell];
+    return map_.tile_at(stream, at).start_rank + at.row;
+  };
+  if (stream.windowed) return seal_passed(stream, rank_of(cells.front()));
+  const std::uint64_t rank = config_.seals_own_rows ? rank_of(cells.back()) + 1 : rank_of(cells.front());
   for (std::size_t listed = 0; listed < run.refs.size(); ++listed) {
     const TileRef& ref = stream.refs[run.refs[listed]];
-    const bool seen_whole = seen_first[listed] == map_.tile(ref.tile).used;
+    const bool seen_whole = seen_rows[listed] == map_.tile(ref.tile).used;
     seal_if_due(ref, rank, seen_whole, config_.tail_tokens);
   }
 }

@@ -55,9 +55,12 @@ class Planner {
   Planner(const CacheConfig& config, CellMap& map);
 
   // Places the tokens written by this micro-batch (cells[slice*queries + query]; empty: none are written) and makes the
-  // plan. A repeated call with the same mask and an unchanged map keeps the plan. Row moves must be carried out before
-  // writing.
+  // plan. A repeated call with the same mask and cells and an unchanged map keeps the plan. Row moves must be carried
+  // out before writing.
   const AttentionPlan& observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
+
+  // The micro-batch at hand writes this cell where it is now.
+  bool placed_now(std::uint32_t stream, std::uint32_t cell) const;
 
   // A place for a row that comes without a mask, in order of arrival.
   Place place_unseen(Stream& stream, std::uint32_t cell);
@@ -65,6 +68,8 @@ class Planner {
   std::span<const RowMove> moves() const { return moves_; }
   const AttentionPlan& plan() const { return plan_; }
   void forget() { plan_ = AttentionPlan{}; }
+  // The plan still serves this micro-batch; the next observe() makes a new one, whatever its mask.
+  void expire() { plan_.version = 0; }
 
  private:
   enum : std::uint32_t { kWaiting = 1, kPlaced = 2 };
@@ -73,6 +78,7 @@ class Planner {
     Place place;
   };
 
+  bool all_placed_now(const BatchMask& mask, std::span<const std::uint32_t> cells) const;
   void place_slice(const BatchMask& mask, std::uint32_t slice, std::span<const std::uint32_t> cells);
   void place_token(std::uint32_t index, std::uint32_t cell, const Parent& parent);
   bool stays(const Stream& stream, std::uint32_t cell, const Parent& parent) const;
@@ -82,13 +88,14 @@ class Planner {
   bool waiting(std::uint32_t stream, std::uint32_t cell) const;
 
   void plan_run(const BatchMask& mask, QueryRun& run, std::span<const std::uint32_t> cells);
-  // Fills refs and visibility, and how many rows the first query sees of each; false if the last query sees a cell that
-  // the map does not know.
-  bool look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<std::uint32_t>& seen_first);
+  // Fills refs and visibility, and how many rows of each the query sees that decides on sealing: the run's first one
+  // (of own rows: the last one). False if the last query sees a cell that the map does not know.
+  bool look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<std::uint32_t>& seen_rows);
   void map_missing(const BatchMask& mask, const QueryRun& run);
   void note_growth(const BatchMask& mask, const QueryRun& run, std::span<const std::uint32_t> cells);
-  void choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_first,
-                      std::uint32_t first_cell);
+  // cells: where the tokens of the run are written.
+  void choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_rows,
+                      std::span<const std::uint32_t> cells);
   // Seals old complete tiles of a sliding window's stream.
   void seal_passed(Stream& stream, std::uint64_t rank);
   // The seal rule: a complete tile beyond the sink that ends `distance` tokens or more before `rank`, if it may start.

@@ -38,5 +38,13 @@ TEST(CacheConfig, TileLength_MustBeAMultipleOf16UpTo256) {
   EXPECT_EQ(validate(config), Status::kOk);
 }
 
+TEST(CacheConfig, SealingOwnRows_AllowsNoTail) {
+  CacheConfig config;
+  config.seals_own_rows = true;
+  EXPECT_EQ(validate(config), Status::kInvalidArgument);
+  config.tail_tokens = 0;
+  EXPECT_EQ(validate(config), Status::kOk);
+}
+
 }  // namespace
 }  // namespace kvarn

@@ -80,5 +80,15 @@ TEST(CacheSchedule, NoSinkNoTail_AnyOrderOfOperations_AttendsToWhatItReadsBack) 
   run_schedule(config, 14, 2000);
 }
 
+TEST(CacheSchedule, OwnRowsSealed_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
+  for (const char* preset : {"k8v8", "k4v2"}) {
+    CacheConfig config = small_tiles(preset);
+    config.sink_tokens = 0;
+    config.tail_tokens = 0;
+    config.seals_own_rows = true;
+    run_schedule(config, 15, 2000);
+  }
+}
+
 }  // namespace
 }  // namespace kvarn

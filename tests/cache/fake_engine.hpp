@@ -163,9 +163,9 @@ class FakeEngine {
     batch.queries = static_cast<std::uint32_t>(tokens.size());
     batch.columns = columns;
     for (std::uint32_t layer = 0; layer < kLayers; ++layer) {
-      cache_.observe(batch, cells);
-      for (std::size_t token = 0; token < cells.size(); ++token) {
-        for (const Side side : {Side::kKey, Side::kValue}) {
+      for (const Side side : {Side::kKey, Side::kValue}) {
+        cache_.observe(batch, cells);
+        for (std::size_t token = 0; token < cells.size(); ++token) {
           auto& row = model_[layer * 2 + (side == Side::kValue)][cells[token]];
           row = make_row ? make_row(layer, side, tokens[token]) : std::vector<HalfBits>{};
           if (row.empty()) row = random_row();

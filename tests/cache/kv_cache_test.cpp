@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 #include <vector>
 
@@ -88,6 +89,65 @@ TEST(SealRule, WindowThatKeepsItsCells_SealsWhatLeftItLongAgo) {
   const CacheAccount account = engine.cache().account();
   EXPECT_GT(account.sealed_tokens, 700u);
   EXPECT_LT(account.sealed_tokens, 1000u);
+}
+
+CacheConfig own_rows_sealed(const char* preset, std::uint32_t sink) {
+  CacheConfig config = config_of(preset, 16, sink, 0);
+  config.seals_own_rows = true;
+  return config;
+}
+
+// Largest distance between a row as it reads back and as it was written, of all layers and both sides.
+float worst_error(FakeEngine& engine, std::uint32_t cell) {
+  float worst = 0.0f;
+  for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      const auto row = read(engine, layer, side, cell);
+      const auto& written = engine.written(layer, side, cell);
+      for (std::size_t at = 0; at < row.size(); ++at) {
+        worst = std::max(worst, std::abs(half_to_float(row[at]) - half_to_float(written[at])));
+      }
+    }
+  }
+  return worst;
+}
+
+TEST(OwnRowsSealed, EveryCompleteTileBehindTheSink_IsReadFromItsRecordInTheSameMicroBatch) {
+  FakeEngine engine(own_rows_sealed("k8v8", 16), 512, 21);
+  ASSERT_TRUE(engine.append(0, 40));
+  for (std::uint32_t cell = 0; cell < 16; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  for (std::uint32_t cell = 16; cell < 32; ++cell) EXPECT_FALSE(exact(engine, cell)) << cell;
+  for (std::uint32_t cell = 32; cell < 40; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  ASSERT_TRUE(engine.append(0, 75));  // completes a tile that was open
+  for (int token = 0; token < 13; ++token) ASSERT_TRUE(engine.append(0, 1));
+  for (std::uint32_t cell = 16; cell < 128; ++cell) {
+    EXPECT_FALSE(exact(engine, cell)) << cell;
+    EXPECT_LT(worst_error(engine, cell), 0.05f) << cell;  // a few steps of 8 bits: every row was written before
+  }
+  EXPECT_EQ(engine.cache().account().sealed_tokens, 112u);
+  EXPECT_EQ(engine.mismatches(), 0u);  // each query saw only what its mask shows of sealed tiles
+}
+
+TEST(OwnRowsSealed, TokenThatCompletedATileAndIsRewritten_TakesItsNewValue) {
+  FakeEngine engine(own_rows_sealed("k8v8", 0), 256, 22);
+  for (int token = 0; token < 32; ++token) ASSERT_TRUE(engine.append(0, 1));
+  for (int again = 0; again < 3; ++again) {
+    engine.roll_back(0, 1);
+    ASSERT_TRUE(engine.append(0, 1));
+    EXPECT_TRUE(exact(engine, 31));
+    EXPECT_FALSE(exact(engine, 30));
+    EXPECT_LT(worst_error(engine, 30), 0.05f);
+  }
+  EXPECT_EQ(engine.mismatches(), 0u);
+}
+
+TEST(OwnRowsSealed, SlidingWindow_StaysExactOnceItHasShownItself) {
+  FakeEngine engine(own_rows_sealed("k2v2", 0), 512, 23);
+  engine.set_window(32);
+  ASSERT_TRUE(engine.append(0, 32));
+  for (int batch = 0; batch < 8; ++batch) ASSERT_TRUE(engine.append(0, 32));
+  for (std::uint32_t cell = 32; cell < 288; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
+  EXPECT_EQ(engine.mismatches(), 0u);
 }
 
 TEST(SealedTile_RewrittenCell, IsExactAndItsNeighboursKeepTheirValues) {
