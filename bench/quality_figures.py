@@ -18,6 +18,7 @@ BASELINE_COLOUR = "#4d4d4d"
 HOST_COLOUR = "#9a9a9a"
 # One colour a cache, from the widest to the narrowest codes, for figures in which every cache is a line.
 LINE_COLOURS = ["#0b3c6f", "#1f77b4", "#17a2b8", "#2a8c3c", "#8fb022", "#e0a100", "#e6740b", "#c8301a", "#7a1f5c", "#b36ad1"]
+PIXELS_PER_INCH = 92  # of the page: two panels fill its width
 SMALLEST_KLD = 1e-7  # what is below lies on the axis
 
 
@@ -74,7 +75,9 @@ def svg_text(figure, name):
     pyplot.close(figure)
     text = out.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.S)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1)
+    width = f'style="max-width: {figure.get_figwidth() * PIXELS_PER_INCH:.0f}px"'
+    return re.sub(r'<svg([^>]*?) height="[^"]*"([^>]*?) width="[^"]*"|<svg([^>]*?) width="[^"]*"([^>]*?) height="[^"]*"',
+                  lambda match: f"<svg {width}" + "".join(part or "" for part in match.groups()), text, count=1)
 
 
 def title_of(axes, key):
@@ -84,7 +87,12 @@ def title_of(axes, key):
 
 def log_axis(axes):
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    plain = ticker.FuncFormatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_major_formatter(plain)
+    low, high = axes.get_ylim()
+    few_decades = high / low < 30  # then the decades alone would leave an axis with one number or none
+    axes.yaxis.set_minor_formatter(plain if few_decades else ticker.NullFormatter())
+    axes.tick_params(axis="both", which="both", labelsize=8)
     axes.grid(True, which="major", linewidth=0.5, color="0.85")
     axes.grid(True, which="minor", axis="y", linewidth=0.3, color="0.93")
     axes.set_axisbelow(True)

@@ -13,7 +13,8 @@
 
 namespace kvarn::bench {
 
-// Which tokens stay exact. kNoTail: not even a micro-batch's own rows do, once their tile is full.
+// Which tokens stay exact. kNoTail (GGML_KVARN_TAIL_NONE): not even a micro-batch's own rows do, once their tile is
+// full.
 inline constexpr std::int64_t kNoTail = -2;
 inline constexpr std::int64_t kUnset = -1;
 

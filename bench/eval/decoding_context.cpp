@@ -14,6 +14,9 @@ using program::ContextSettings;
 using program::Engine;
 using program::UserError;
 
+constexpr const char* kOwnCodec = "kvarn";
+constexpr const char* kBaselinePreset = "k4v4";  // any that seals: the codec decides what a sealed tile holds
+
 ContextSettings context_settings(const EvalHost& host, const DecodingSettings& settings) {
   return {.context_tokens = settings.context_tokens,
           .micro_batch_tokens = settings.micro_batch_tokens,
@@ -36,8 +39,7 @@ ContextSettings prepare(const EvalHost& host, const CacheChoice& choice, const D
     context.host_cache = true;
     context.host_cache_type = host_type(choice.codec);
   } else {
-    host.engine.configure(
-        {.preset = choice.preset(), .sink_tokens = choice.sink_tokens, .tail_tokens = choice.tail_tokens});
+    configure(host.engine, choice);
   }
   return context;
 }
@@ -65,6 +67,16 @@ class Batch {
 };
 
 }  // namespace
+
+void configure(const Engine& engine, const CacheChoice& choice) {
+  if (choice.kind == CacheChoice::Kind::kHost) return;
+  const bool is_baseline = choice.kind == CacheChoice::Kind::kBaseline;
+  engine.configure({.preset = is_baseline ? kBaselinePreset : choice.preset(),
+                    .level = choice.level,
+                    .codec = is_baseline ? choice.codec : kOwnCodec,
+                    .sink_tokens = choice.sink_tokens,
+                    .tail_tokens = choice.tail_tokens});
+}
 
 DecodingContext::DecodingContext(const program::ModelSession& model, const ContextSettings& settings)
     : context_(model.make_context(settings)),

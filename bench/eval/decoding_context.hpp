@@ -20,6 +20,9 @@ struct EvalHost {
   int threads;
 };
 
+// Tells the plugin what the next cache shall be; a host's own needs nothing. Throws UserError if the plugin refuses.
+void configure(const program::Engine& engine, const CacheChoice& choice);
+
 // Of the host's contexts in a measurement; they differ in their caches only.
 struct DecodingSettings {
   std::uint32_t context_tokens;

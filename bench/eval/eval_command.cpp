@@ -169,6 +169,7 @@ void evaluate(EvalOptions options) {
   complete(options);
   Engine engine(options.verbose);
   engine.load_plugin();
+  for (const CacheChoice& choice : choices_of(options)) configure(engine, choice);
   Evaluation evaluation(options, engine);
   for (const std::string& text : options.text_files) evaluation.evaluate_text(text);
   fmt::print(stderr, "kvarn-eval: peak memory {:.2f} GiB\n",

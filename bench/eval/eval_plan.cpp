@@ -19,7 +19,7 @@ namespace {
 using program::UserError;
 
 constexpr std::size_t kMaxLogitBytes = std::size_t{128} << 20;
-constexpr std::size_t kPrefixTokens = 512;  // before text that is written greedily
+constexpr std::size_t kPrefixTokens = 512;  // at most, before text that is written greedily
 constexpr std::size_t kMinPrefixTokens = 16;
 
 std::vector<llama_token> read_tokens(const EvalHost& host, const std::string& text_file) {
@@ -53,11 +53,15 @@ std::unique_ptr<Measurement> make_chunk(const EvalHost& host, const EvalOptions&
                              .layers = options.layers && chunk == 0 && !is_accumulation});
 }
 
+std::size_t prefix_tokens(const EvalOptions& options, const std::vector<llama_token>& tokens) {
+  return std::min({kPrefixTokens, static_cast<std::size_t>(options.context_tokens) / 2, tokens.size() / 2});
+}
+
 // Prefixes at even distances over the text.
 std::unique_ptr<Measurement> make_greedy(const EvalHost& host, const EvalOptions& options,
                                          const std::vector<llama_token>& tokens) {
   const auto count = static_cast<std::size_t>(options.greedy_prefixes);
-  const std::size_t length = std::min(kPrefixTokens, tokens.size() / 2);
+  const std::size_t length = prefix_tokens(options, tokens);
   GreedySettings settings = {.prefixes = {},
                              .tokens = static_cast<std::size_t>(options.greedy_tokens),
                              .micro_batch_tokens = static_cast<std::uint32_t>(options.micro_batch_tokens)};
@@ -114,7 +118,7 @@ EvalPlan make_plan(const EvalHost& host, const EvalOptions& options, const std::
   if (options.code) plan.code = std::make_unique<Questions>(host, read_code_tasks(options.code_file));
   if (options.free_run_tokens > 0) {
     plan.free_run = std::make_unique<FreeRun>(
-        host, FreeRunSettings{.prefix = chunk_of(host, tokens, 0, std::min(kPrefixTokens, tokens.size() / 2)),
+        host, FreeRunSettings{.prefix = chunk_of(host, tokens, 0, prefix_tokens(options, tokens)),
                               .tokens = static_cast<std::size_t>(options.free_run_tokens),
                               .micro_batch_tokens = static_cast<std::uint32_t>(options.micro_batch_tokens)});
   }

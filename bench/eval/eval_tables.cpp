@@ -38,6 +38,7 @@ std::string count_of(const Json& row, const char* task, const char* name) {
 }
 
 std::string worst_layer(const Json& row) {
+  if (!row.contains("layers")) return "-";
   double worst = 0.0;
   int layer = 0;
   for (const Json& entry : row.at("layers")) {
@@ -97,7 +98,9 @@ std::string quality_table(std::span<const Json> rows) {
 }
 
 std::string task_table(std::span<const Json> rows) {
-  const auto has = [&](const char* name) { return rows.front().contains(name); };
+  const auto has = [&](const char* name) {
+    return std::any_of(rows.begin(), rows.end(), [&](const Json& row) { return row.contains(name); });
+  };
   std::vector<Column> columns = {cache_column(), exact_column()};
   if (has("layers")) columns.push_back({"worst layer's error", worst_layer});
   if (has("pseudo_decode")) {

@@ -15,7 +15,7 @@ PROMISED = {"model", "text", "cache", "codec", "level", "k_bits", "v_bits", "sin
             "record_bits_per_value", "bits_per_value", "mean_kld", "mean_kld_low", "mean_kld_high", "median_kld", "kld_99", "kld_99_9", "same_top",
             "perplexity", "reference_perplexity", "perplexity_ratio", "kld_by_position", "bootstrap"}
 # Micro-batches of a tile, and no exact token: most of the second half is read from records.
-SHORT = ["--context", 512, "--ubatch", 128, "--regime", "none", "--threads", THREADS]
+SHORT = ["--context", 256, "--ubatch", 128, "--regime", "none", "--threads", THREADS]
 
 
 def command(paths, *arguments):
@@ -40,21 +40,21 @@ def environment(paths):
 @pytest.fixture(name="short_run", scope="module")
 def fixture_short_run(paths, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
-    rows, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,f16,k8v8,k2v2", "--greedy", 2, "--greedy-tokens", 8, "--free-run", 8,
+    rows, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,k8v8,k2v2", "--greedy", 2, "--greedy-tokens", 8, "--free-run", 8,
                             "--retrieval", 2, "--accumulation", 64)
     return rows, result, folder
 
 
 def test_every_row_has_the_promised_figures(short_run):
     rows, result, _ = short_run
-    assert list(rows) == ["host f16", "f16", "k8v8", "k2v2"]
+    assert list(rows) == ["host f16", "k8v8", "k2v2"]
     for row in rows.values():
         assert PROMISED <= set(row)
         assert row["mean_kld_low"] <= row["mean_kld"] <= row["mean_kld_high"]
         assert row["median_kld"] <= row["kld_99"] <= row["kld_99_9"]
-        assert row["positions"] == 255 and len(row["layers"]) == 30
+        assert row["positions"] == 127 and len(row["layers"]) == 30
         assert len(row["greedy"]["first_divergence"]) == 2 and row["free_run"]["tokens"] == 8
-        assert row["retrieval"]["questions"] == 2 and row["pseudo_decode"]["positions"] == 255
+        assert row["retrieval"]["questions"] == 2 and row["pseudo_decode"]["positions"] == 127
     assert "| k2v2 | 0, none |" in result.stdout and "peak memory" in result.stderr
 
 
@@ -64,22 +64,22 @@ def test_host_against_itself_is_zero_and_fewer_bits_are_worse(short_run):
     assert rows["host f16"]["perplexity_ratio"] == pytest.approx(1)
     assert rows["host f16"]["greedy"]["never_diverged"] == 2
     # On these weights any other order of sums costs about 0.003.
-    assert rows["f16"]["mean_kld"] < 0.01 and rows["k8v8"]["mean_kld"] < 0.01
+    assert rows["k8v8"]["mean_kld"] < 0.01
     assert rows["k2v2"]["mean_kld"] > 5 * rows["k8v8"]["mean_kld"]
     assert max(error for _, error in rows["k2v2"]["layers"]) > max(error for _, error in rows["k8v8"]["layers"])
 
 
 def test_bits_count_what_is_in_memory(short_run):
     rows = short_run[0]
-    assert rows["k2v2"]["record_bits_per_value"] == pytest.approx(2.5)
-    assert rows["k8v8"]["record_bits_per_value"] == pytest.approx(8.5)
-    assert 2.5 < rows["k2v2"]["bits_per_value"] < rows["k8v8"]["bits_per_value"] < 16.5
+    assert rows["k2v2"]["record_bits_per_value"] == pytest.approx((2.5 + 2.625) / 2)
+    assert rows["k8v8"]["record_bits_per_value"] == pytest.approx((8.5 + 8.625) / 2)
+    assert 2.56 < rows["k2v2"]["bits_per_value"] < rows["k8v8"]["bits_per_value"] < 16.5
 
 
 def test_second_run_takes_what_is_stored(paths, short_run):
     rows, _, folder = short_run
-    again, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,f16,k8v8,k2v2")
-    assert "4 of 4 results were there" in result.stderr
+    again, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,k8v8,k2v2")
+    assert "3 of 3 results were there" in result.stderr
     assert all(again[cache]["mean_kld"] == rows[cache]["mean_kld"] for cache in rows)
 
 
@@ -125,7 +125,7 @@ def test_report_is_one_page_with_every_cache(paths, short_run, tmp_path):
     page = tmp_path / "report.html"
     subprocess.run([sys.executable, "-B", paths.root / "bench" / "quality_report.py", short_run[2] / "quality.json", "-o", page], check=True)
     text = page.read_text()
-    assert text.count("<svg") == 4 and all(f">{cache}<" in text for cache in ("f16", "k8v8", "k2v2"))
+    assert text.count("<svg") == 4 and all(f">{cache}<" in text for cache in ("k8v8", "k2v2"))
     assert "src=" not in text and "href=\"http" not in text, "nothing is fetched"
 
 
