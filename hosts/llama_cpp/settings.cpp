@@ -51,8 +51,12 @@ std::string set_level(Settings & settings, const char * level) {
     return {};
 }
 
-std::string set_codec(Settings &, const char * codec) {
-    return std::strcmp(codec, "kvarn") == 0 ? "" : std::string("codec '") + codec + "' is unknown: use kvarn";
+std::string set_codec(Settings & settings, const char * codec) {
+    if (kvarn::apply_codec(codec, settings.cache) != kvarn::Status::kOk) {
+        return std::string("codec '") + codec + "' is unknown: use kvarn, q8_0, q5_0 or q4_0, or one for K and one for V as in q8_0/q4_0";
+    }
+    settings.codec = codec;
+    return {};
 }
 
 void set_tail(Settings & settings, uint32_t tokens) {
@@ -173,7 +177,9 @@ std::string describe(const Settings & settings) {
     const std::string exact = settings.cache.seals_own_rows
                                   ? first + " tokens exact, no others (evaluation only)"
                                   : first + " and last " + std::to_string(settings.cache.tail_tokens) + " tokens exact";
-    return "preset " + settings.preset + ", " + exact;
+    const bool is_baseline = settings.codec != "kvarn" && !settings.cache.exact;
+    const std::string codec = is_baseline ? ", codec " + settings.codec + " in f16 rows (evaluation only, no memory is saved)" : "";
+    return "preset " + settings.preset + codec + ", " + exact;
 }
 
 }  // namespace ggml_kvarn

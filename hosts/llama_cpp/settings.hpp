@@ -12,6 +12,7 @@ namespace ggml_kvarn {
 struct Settings {
     kvarn::CacheConfig cache;
     std::string preset = "k4v4";
+    std::string codec = "kvarn";
 };
 
 // Reads KVARN_PRESET, KVARN_SINK, KVARN_TAIL, KVARN_TILE, KVARN_LEVEL, KVARN_CODEC and KVARN_ISA (which is applied at once).

@@ -18,6 +18,21 @@ Status apply_preset(std::string_view preset, CacheConfig& config) {
   return Status::kOk;
 }
 
+Status apply_codec(std::string_view codec, CacheConfig& config) {
+  const std::size_t slash = codec.find('/');
+  const std::string_view names[] = {codec.substr(0, slash),
+                                    slash == std::string_view::npos ? codec : codec.substr(slash + 1)};
+  BaselineFormat formats[2] = {};
+  for (std::size_t side = 0; side < 2; ++side) {
+    const auto format = baseline_format(names[side]);
+    if (!format && names[side] != "kvarn") return Status::kInvalidArgument;
+    formats[side] = format.value_or(BaselineFormat::kNone);
+  }
+  config.k_baseline = formats[0];
+  config.v_baseline = formats[1];
+  return Status::kOk;
+}
+
 Status validate(const CacheConfig& config) {
   const bool tile_fits = config.tile_tokens >= 16 && config.tile_tokens <= 256 && config.tile_tokens % 16 == 0;
   const bool widths_fit = valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits);

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/result.hpp"
+#include "codec/baseline_codec.hpp"
 #include "codec/tile_codec.hpp"
 
 namespace kvarn {
@@ -14,6 +15,9 @@ struct CacheConfig {
   std::uint32_t k_bits = 4;  // 8, 6, 5, 4, 3 or 2
   std::uint32_t v_bits = 4;
   EncoderLevel level = EncoderLevel::kScaled;
+  // Not kNone: instead of being sealed, a tile's rows are rounded to this format and stay rows. To compare codecs.
+  BaselineFormat k_baseline = BaselineFormat::kNone;
+  BaselineFormat v_baseline = BaselineFormat::kNone;
   std::uint32_t sink_tokens = 128;  // tiles that hold one of the first sink_tokens of a sequence stay exact
   std::uint32_t tail_tokens = 128;  // rows seen exactly before the rows of a micro-batch itself
   // Seals a tile as soon as it is complete, before the micro-batch that completes it attends: even a micro-batch's own
@@ -27,6 +31,10 @@ struct CacheConfig {
 // Sets the widths of `config` from a preset name: "f16" (exact) or "k<bits>v<bits>", for example "k4v2".
 // kInvalidArgument for anything else; the config is then untouched.
 Status apply_preset(std::string_view preset, CacheConfig& config);
+
+// Sets what `config` makes of tiles that are due, from a codec name: "kvarn" (records), "q8_0", "q5_0", "q4_0", or one
+// of these for K and one for V, as in "q8_0/q4_0". kInvalidArgument for anything else; the config is then untouched.
+Status apply_codec(std::string_view codec, CacheConfig& config);
 
 // kInvalidArgument unless widths and tile length are in range and a tail is not asked for and forbidden at once.
 Status validate(const CacheConfig& config);

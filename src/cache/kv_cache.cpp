@@ -118,7 +118,8 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
   RowStore& keys = stores_[k];
   RowStore& values = stores_[v];
   const auto fits = [&](const RowStore& store, std::uint32_t dim) {
-    return dim % 16 == 0 && dim >= 16 && dim <= kMaxRows &&
+    const std::uint32_t granule = store.baseline() == BaselineFormat::kNone ? 16 : kBaselineBlock;
+    return dim % granule == 0 && dim >= granule && dim <= kMaxRows &&
            std::uint64_t{dim} * counts.kv_heads == store.row_values() && (store.dim() == 0 || store.dim() == dim);
   };
   const bool grouped = counts.kv_heads > 0 && counts.heads > 0 && counts.heads % counts.kv_heads == 0;
@@ -132,6 +133,28 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
   return Status::kOk;
 }
 
+bool KvCache::is_due(const RowStore& store, TileId id) const {
+  const Tile& tile = map_.tile(id);
+  const std::uint32_t stagger = config_.seals_own_rows ? 0 : store.layer() % kLayerStagger;
+  const std::uint64_t due = tile.start_rank + tile.used + config_.tail_tokens + stagger;
+  return !store.settled(id) && tile.observed_rank >= due;
+}
+
+void KvCache::round_due(StoreId k, StoreId v) {
+  bool rounded = false;
+  for (const StoreId which : {k, v}) {
+    RowStore& store = stores_[which];
+    if (store.baseline() == BaselineFormat::kNone) continue;
+    std::byte* scratch = seal_scratch_.reserve(codec_scratch_bytes(store.shape()));
+    for (const TileId id : map_.sealing()) {
+      if (!is_due(store, id)) continue;
+      store.round_rows(id, scratch);
+      rounded = true;
+    }
+  }
+  if (rounded) finish_sealing();
+}
+
 void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
   struct Job {
     RowStore* store;
@@ -142,12 +165,9 @@ void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
   std::vector<Job> jobs;
   std::uint32_t items = 0;
   for (const TileId id : map_.sealing()) {
-    const Tile& tile = map_.tile(id);
     for (const StoreId which : {k, v}) {
       RowStore& store = stores_[which];
-      const std::uint32_t stagger = config_.seals_own_rows ? 0 : store.layer() % kLayerStagger;
-      const std::uint64_t due = tile.start_rank + tile.used + config_.tail_tokens + stagger;
-      if (store.settled(id) || tile.observed_rank < due) continue;
+      if (store.baseline() != BaselineFormat::kNone || !is_due(store, id)) continue;
       std::uint8_t* record = store.allocate_record();
       if (record == nullptr) continue;  // no memory now: the tile stays exact, the next step tries again
       jobs.push_back({&store, id, record, items});
@@ -195,6 +215,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
                        const BatchMask& mask, const AttentionTensors& tensors, const Runner& runner) {
   if (const Status status = learn_heads(k, v, counts); status != Status::kOk) return status;
   observe(mask, {});
+  round_due(k, v);
   seal_due(k, v, runner);
   const AttentionPlan& plan = planner_.plan();
   std::vector<TileView> views;

@@ -119,6 +119,10 @@ class KvCache {
                             std::uint32_t count) const;
   void place_fragment(std::uint32_t stream, std::uint32_t cell, const StateFragment& fragment);
   Status finish_record(const PartialRecord& partial);
+  // True if it is this store's turn to seal this tile.
+  bool is_due(const RowStore& store, TileId id) const;
+  // Rounds due tiles of stores with a baseline format; seals due tiles of the others.
+  void round_due(StoreId k, StoreId v);
   void seal_due(StoreId k, StoreId v, const Runner& runner);
   void finish_sealing();
   void drop_released();

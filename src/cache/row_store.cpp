@@ -132,6 +132,17 @@ Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch
                      record + head * record_bytes(shape()));
 }
 
+void RowStore::round_rows(TileId tile, std::byte* scratch) {
+  TileData& content = data(tile);
+  for (std::uint32_t block = 0; content.blocks != nullptr && block < block_count(); ++block) {
+    if (content.blocks[block] == nullptr) continue;
+    for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
+      (void)round_head_block(baseline(), side_, dim_, scratch, content.blocks[block] + head * head_block_values(dim_));
+    }
+  }
+  content.kept_exact = true;
+}
+
 void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
   drop(tile);
   data(tile).record = record;
@@ -147,11 +158,13 @@ TileSide RowStore::view(TileId tile) const {
 
 Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch) {
   const bool was_sealed = sealed(tile);
+  const bool was_rounded = baseline() != BaselineFormat::kNone && settled(tile);
   drop(tile);
   for (std::uint32_t row = 0; row < rows; ++row) {
     const Status status = write_row(tile, row, values + std::size_t{row} * row_values_);
     if (status != Status::kOk) return status;
   }
+  if (was_rounded) round_rows(tile, scratch);
   if (!was_sealed) return Status::kOk;
   std::uint8_t* record = allocate_record();
   if (record == nullptr) return Status::kOutOfMemory;

@@ -26,6 +26,7 @@ class RowStore {
   std::uint32_t row_values() const { return row_values_; }
   std::uint32_t dim() const { return dim_; }
   std::uint32_t bits() const { return side_ == Side::kKey ? config_.k_bits : config_.v_bits; }
+  BaselineFormat baseline() const { return side_ == Side::kKey ? config_.k_baseline : config_.v_baseline; }
   TileShape shape() const { return tile_shape(side_, config_.tile_tokens, dim_, bits()); }
   std::size_t records_bytes() const { return record_bytes(shape()) * (row_values_ / dim_); }
 
@@ -46,7 +47,7 @@ class RowStore {
   void decode_records(const std::uint8_t* records, HalfBits* values) const;
 
   bool sealed(TileId tile) const { return tile < tiles_.size() && tiles_[tile].record != nullptr; }
-  // Sealed, or known to be impossible to encode: nothing is left to do for this tile.
+  // Sealed, rounded to the baseline format, or known to be impossible to encode: nothing is left to do for this tile.
   bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }
   void keep_exact(TileId tile) { data(tile).kept_exact = true; }
   // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without
@@ -55,11 +56,15 @@ class RowStore {
   void discard_record(std::uint8_t* record) { records_->release(record); }
   // Encodes one KV head of an exact tile to its place in `record`; safe to run for several heads at once.
   Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const;
+  // Rounds the exact rows of a tile to the baseline format; nothing is left to do for it then. A block that is not
+  // finite stays as it is. scratch: codec_scratch_bytes(shape()).
+  void round_rows(TileId tile, std::byte* scratch);
   // Makes `record` the tile's content and frees its exact rows.
   void adopt_record(TileId tile, std::uint8_t* record);
 
   TileSide view(TileId tile) const;
-  // Replaces all rows of a tile; a sealed tile is sealed again from them, or becomes exact if they cannot be encoded.
+  // Replaces all rows of a tile; a sealed tile is sealed again from them, or becomes exact if they cannot be encoded; a
+  // rounded one is rounded again.
   Status replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch);
   void copy_tile(TileId from, TileId to);
   void drop(TileId tile);
@@ -68,7 +73,7 @@ class RowStore {
   struct TileData {
     std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers to [kv_heads] head blocks, null: nothing written
     std::uint8_t* record = nullptr;
-    bool kept_exact = false;  // a row has no record (a NaN, a scale out of range)
+    bool kept_exact = false;  // rows for good: they have no record (a NaN, a scale out of range), or are rounded
   };
   TileData& data(TileId tile);
   std::uint32_t block_count() const { return config_.tile_tokens / kBlockTokens; }

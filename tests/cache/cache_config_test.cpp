@@ -46,5 +46,25 @@ TEST(CacheConfig, SealingOwnRows_AllowsNoTail) {
   EXPECT_EQ(validate(config), Status::kOk);
 }
 
+TEST(CacheConfig, KnownCodec_SetsBothSidesOrEach) {
+  CacheConfig config;
+  ASSERT_EQ(apply_codec("q5_0", config), Status::kOk);
+  EXPECT_EQ(config.k_baseline, BaselineFormat::kQ5_0);
+  EXPECT_EQ(config.v_baseline, BaselineFormat::kQ5_0);
+  ASSERT_EQ(apply_codec("q8_0/kvarn", config), Status::kOk);
+  EXPECT_EQ(config.k_baseline, BaselineFormat::kQ8_0);
+  EXPECT_EQ(config.v_baseline, BaselineFormat::kNone);
+  ASSERT_EQ(apply_codec("kvarn", config), Status::kOk);
+  EXPECT_EQ(config, CacheConfig{});
+}
+
+TEST(CacheConfig, UnknownCodec_IsRefusedAndChangesNothing) {
+  for (const char* codec : {"", "/", "q4_1", "q8_0/", "/q8_0", "q8_0/q4_0/q4_0", "Q8_0", "q8_0 "}) {
+    CacheConfig config;
+    EXPECT_EQ(apply_codec(codec, config), Status::kInvalidArgument) << codec;
+    EXPECT_EQ(config, CacheConfig{}) << codec;
+  }
+}
+
 }  // namespace
 }  // namespace kvarn

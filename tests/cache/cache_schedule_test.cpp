@@ -90,5 +90,16 @@ TEST(CacheSchedule, OwnRowsSealed_AnyOrderOfOperations_AttendsToWhatItReadsBack)
   }
 }
 
+TEST(CacheSchedule, BaselineCodecs_AnyOrderOfOperations_AttendToWhatTheyReadBack) {
+  for (const bool seals_own_rows : {false, true}) {
+    CacheConfig config = small_tiles("k4v4");
+    ASSERT_EQ(apply_codec("q8_0/q4_0", config), Status::kOk);
+    config.sink_tokens = 0;
+    config.tail_tokens = 0;
+    config.seals_own_rows = seals_own_rows;
+    run_schedule(config, 16, 1000);
+  }
+}
+
 }  // namespace
 }  // namespace kvarn

@@ -150,6 +150,75 @@ TEST(OwnRowsSealed, SlidingWindow_StaysExactOnceItHasShownItself) {
   EXPECT_EQ(engine.mismatches(), 0u);
 }
 
+CacheConfig baseline(const char* codec) {
+  CacheConfig config = own_rows_sealed("k4v4", 16);
+  EXPECT_EQ(apply_codec(codec, config), Status::kOk);
+  return config;
+}
+
+// A row as the format rounds it; heads of 32 channels are not rotated.
+std::vector<HalfBits> rounded(BaselineFormat format, const std::vector<HalfBits>& row) {
+  std::vector<float> values(row.size());
+  std::transform(row.begin(), row.end(), values.begin(), half_to_float);
+  round_to_baseline(format, values.data(), values.size());
+  std::vector<HalfBits> back(row.size());
+  std::transform(values.begin(), values.end(), back.begin(), float_to_half);
+  return back;
+}
+
+TEST(BaselineCodec, DueTile_HoldsRoundedRowsAndNoRecord) {
+  FakeEngine engine(baseline("q8_0/q4_0"), 256, 24);
+  ASSERT_TRUE(engine.append(0, 40));
+  for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
+    for (std::uint32_t cell = 0; cell < 40; ++cell) {
+      const bool due = cell >= 16 && cell < 32;
+      const auto& k = engine.written(layer, Side::kKey, cell);
+      const auto& v = engine.written(layer, Side::kValue, cell);
+      EXPECT_EQ(read(engine, layer, Side::kKey, cell), due ? rounded(BaselineFormat::kQ8_0, k) : k) << cell;
+      EXPECT_EQ(read(engine, layer, Side::kValue, cell), due ? rounded(BaselineFormat::kQ4_0, v) : v) << cell;
+    }
+  }
+  const CacheAccount account = engine.cache().account();
+  EXPECT_EQ(account.record_bytes, 0u);
+  EXPECT_EQ(account.sealed_tokens, 16u);
+  EXPECT_EQ(account.open_row_bytes, std::uint64_t{48} * FakeEngine::kRow * 2 * FakeEngine::kLayers * sizeof(HalfBits));
+}
+
+TEST(BaselineCodec, StateRows_AreTheRoundedRows) {
+  FakeEngine engine(baseline("q4_0"), 256, 25);
+  ASSERT_TRUE(engine.append(0, 32));
+  const auto rows = state_rows(engine, 0, Side::kKey, 16, 16);
+  for (std::uint32_t cell = 16; cell < 32; ++cell) {
+    const auto row = read(engine, 0, Side::kKey, cell);
+    EXPECT_TRUE(std::equal(row.begin(), row.end(), rows.begin() + (cell - 16) * FakeEngine::kRow)) << cell;
+  }
+}
+
+TEST(BaselineCodec, EditedTile_IsRoundedAgain) {
+  FakeEngine engine(baseline("q4_0"), 256, 26);
+  ASSERT_TRUE(engine.append(0, 32));
+  std::vector<HalfBits> ramp(FakeEngine::kRow);
+  for (std::size_t at = 0; at < ramp.size(); ++at) ramp[at] = float_to_half(0.01f * static_cast<float>(at));
+  ASSERT_EQ(engine.cache().edit_rows(
+                engine.store(0, Side::kKey), 0, [](std::uint32_t) { return true; },
+                [&](HalfBits* rows, std::span<const std::uint32_t> cells) {
+                  for (std::size_t row = 0; row < cells.size(); ++row) {
+                    std::copy(ramp.begin(), ramp.end(), rows + row * FakeEngine::kRow);
+                  }
+                }),
+            Status::kOk);
+  EXPECT_EQ(read(engine, 0, Side::kKey, 3), ramp);  // in the sink
+  EXPECT_EQ(read(engine, 0, Side::kKey, 20), rounded(BaselineFormat::kQ4_0, ramp));
+}
+
+TEST(BaselineCodec, HeadsThatABlockDoesNotDivide_AreRefused) {
+  KvCache cache(baseline("q4_0"), 1, 64);
+  const StoreId k = cache.add_store(Side::kKey, 0, 96);
+  const StoreId v = cache.add_store(Side::kValue, 0, 96);
+  EXPECT_EQ(cache.learn_heads(k, v, {4, 2, 48, 48}), Status::kInvalidArgument);
+  EXPECT_EQ(cache.learn_heads(k, v, {4, 1, 96, 96}), Status::kOk);
+}
+
 TEST(SealedTile_RewrittenCell, IsExactAndItsNeighboursKeepTheirValues) {
   FakeEngine engine(config_of("k4v4", 16, 0, 0), 256, 4);
   for (int token = 0; token < 120; ++token) ASSERT_TRUE(engine.append(0, 1));
