@@ -27,6 +27,13 @@ using program::UserError;
 constexpr const char* kStateVersion = "1";
 constexpr std::uint32_t kTileTokens = 128;
 
+// As the plugin understands it; it has refused what is no length of a tile.
+std::uint32_t tile_tokens() {
+  const char* value = std::getenv("KVARN_TILE");
+  return value != nullptr && *value != '\0' ? static_cast<std::uint32_t>(std::strtoul(value, nullptr, 10))
+                                            : kTileTokens;
+}
+
 // A line "key: N kB" of a /proc file, in bytes; 0 if there is none.
 std::size_t proc_bytes(const char* file, const std::string& key) {
   std::ifstream lines(file);
@@ -120,7 +127,7 @@ class Evaluation {
                  counts.stored, counts.stored + counts.measured);
     }
     const RowSubject subject = {std::filesystem::path(options_.model_file).filename().string(), text,
-                                model_.head_dimension(), kTileTokens};
+                                model_.head_dimension(), tile_tokens()};
     const std::vector<Json> rows = make_rows(subject, options_, plan, choices_, store);
     print(subject, rows);
     for (const Json& row : rows) file_.add(row);
