@@ -47,7 +47,7 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
 void add_encode_options(CLI::App& command, EncodeOptions& options) {
   command.add_option("--dims", options.dims, "head dimensions")->delimiter(',')->capture_default_str();
   command.add_option("--bits", options.bits, "code widths")->delimiter(',')->capture_default_str();
-  command.add_option("--levels", options.levels, "scaled, official")->delimiter(',')->capture_default_str();
+  command.add_option("--levels", options.levels, "best, fast, scaled, official")->delimiter(',')->capture_default_str();
   command.add_option("--runs", options.runs, "rounds")->check(CLI::Range(1, 100000))->capture_default_str();
   command.add_option("--sample-ms", options.sample_milliseconds, "least length of one sample")
       ->check(CLI::Range(0.0, 1e6))

@@ -21,12 +21,13 @@ namespace {
 using program::UserError;
 
 constexpr std::uint32_t kTileTokens = CacheConfig{}.tile_tokens;
+constexpr std::uint32_t kQueryHeads = 4;
+constexpr float kQueries = 64;
 constexpr std::uint32_t kTiles = 16;  // different ones, encoded in turn
 
 struct EncodeCase {
   std::uint32_t dim;
   EncoderLevel level;
-  std::string level_name;
   std::uint32_t bits;
 };
 
@@ -43,6 +44,8 @@ class TileEncoder {
     }
     const TileShape shape = tile_shape(side, kTileTokens, wanted.dim, wanted.bits);
     record_.resize(record_bytes(shape));
+    squares_.assign(wanted.dim, kQueries * kQueryHeads);
+    sums_.assign(std::size_t{kQueryHeads} * wanted.dim, 0.0f);
     scratch_bytes_ = codec_scratch_bytes(shape);
   }
 
@@ -50,7 +53,8 @@ class TileEncoder {
     constexpr std::uint32_t kBlocks = kTileTokens / kBlockTokens;
     const std::span<const HalfBits* const> tile(&blocks_[next_ * kBlocks], kBlocks);
     next_ = (next_ + 1) % kTiles;
-    const Status status = encode_tile(side_, wanted_.dim, wanted_.bits, wanted_.level, tile,
+    const QueryMoments moments = {squares_.data(), sums_.data(), kQueryHeads, kQueries};
+    const Status status = encode_tile({side_, wanted_.dim, wanted_.bits, wanted_.level, &moments}, tile,
                                       scratch_.reserve(scratch_bytes_), record_.data());
     if (status != Status::kOk) throw std::runtime_error(fmt::format("encode_tile: {}", status_text(status)));
   }
@@ -61,6 +65,8 @@ class TileEncoder {
   std::vector<HalfBits> values_;
   std::vector<const HalfBits*> blocks_;
   std::vector<std::uint8_t> record_;
+  std::vector<float> squares_;  // moments of white queries: what the level costs does not depend on them
+  std::vector<float> sums_;
   AttentionScratch scratch_;
   std::size_t scratch_bytes_;
   std::size_t next_ = 0;
@@ -90,14 +96,16 @@ std::vector<EncodeCase> wanted_cases(const EncodeOptions& options) {
       throw UserError(fmt::format("head dimension {} is no multiple of 16 up to {}", dim, kMaxRows), "change --dims");
     }
     for (const std::string& level : options.levels) {
-      if (level != "scaled" && level != "official") {
-        throw UserError(fmt::format("'{}' is no encoder level", level), "use scaled or official");
+      EncoderLevel parsed;
+      if (level_from_name(level, parsed) != Status::kOk) {
+        throw UserError(fmt::format("'{}' is no encoder level", level),
+                        fmt::format("use one of {}", fmt::join(kEncoderLevelNames, ", ")));
       }
       for (const std::uint32_t bits : options.bits) {
         if (!valid_code_bits(bits)) {
           throw UserError(fmt::format("there are no codes of {} bits", bits), "use 8, 6, 5, 4, 3 or 2");
         }
-        cases.push_back({dim, level == "scaled" ? EncoderLevel::kScaled : EncoderLevel::kOfficial, level, bits});
+        cases.push_back({dim, parsed, bits});
       }
     }
   }
@@ -117,7 +125,7 @@ Json row_json(const EncodeOptions& options, const EncodeRow& row) {
     return value ? Json(*value) : Json(nullptr);
   };
   return {{"dim", row.wanted.dim},
-          {"level", row.wanted.level_name},
+          {"level", level_name(row.wanted.level)},
           {"bits", row.wanted.bits},
           {"side", row.side},
           {"tokens_per_second", row.tokens_per_second()},
@@ -143,7 +151,7 @@ void print_row(const EncodeOptions& options, const EncodeRow& row) {
     return value ? fmt::format("{:.2f} %", 100 * *value) : std::string("-");
   };
   const Spread& time = row.microseconds_per_token;
-  fmt::print(fmt::runtime(kLine), row.wanted.dim, row.wanted.level_name, row.wanted.bits, row.side,
+  fmt::print(fmt::runtime(kLine), row.wanted.dim, level_name(row.wanted.level), row.wanted.bits, row.side,
              fmt::format("{:.0f}", row.tokens_per_second()), fmt::format("{:.3f}", row.gigabytes_per_second()),
              fmt::format("{:.3f}", time.median), fmt::format("{:.3f} to {:.3f}", time.min, time.max),
              percent(options.prompt_tokens_per_second), percent(options.decode_tokens_per_second));

@@ -10,7 +10,7 @@ namespace kvarn::bench {
 struct EncodeOptions {
   std::vector<std::uint32_t> dims = {64, 128, 256};
   std::vector<std::uint32_t> bits = {8, 6, 5, 4, 3, 2};
-  std::vector<std::string> levels = {"scaled", "official"};
+  std::vector<std::string> levels = {"best", "fast", "official"};
   int runs = 9;
   double sample_milliseconds = 2.0;
   // For the shares of an engine's time, all of these; its speeds are wall-clock with `threads` threads.

@@ -44,17 +44,18 @@ configure_project() {
   cmake --preset release "${arguments[@]}"
 }
 
-# take_cache_options ARGS...: moves --preset, --sink and --tail into the plugin's environment; the others stay in rest.
+# take_cache_options ARGS...: moves --preset, --level, --sink and --tail into the plugin's environment; the others
+# stay in rest.
 take_cache_options() {
   rest=()
   while (($#)); do
     case $1 in
-      --preset | --sink | --tail)
+      --preset | --level | --sink | --tail)
         (($# >= 2)) || fail "option '$1' needs a value" "./kvarn help lists the options"
         set_cache_option "${1#--}" "$2"
         shift 2
         ;;
-      --preset=* | --sink=* | --tail=*)
+      --preset=* | --level=* | --sink=* | --tail=*)
         set_cache_option "$(sed -E 's/^--([a-z]+)=.*/\1/' <<<"$1")" "${1#*=}"
         shift
         ;;

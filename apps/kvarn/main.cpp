@@ -29,6 +29,7 @@ void add_run_options(CLI::App& command, RunOptions& options) {
       ->check(CLI::Range(0, 1 << 26));
   command.add_option("--preset", options.cache.preset,
                      "bits for K and V (k4v4, k4v2, ...), f16 (exact), off (no plugin)");
+  command.add_option("--level", options.cache.level, "how codes are chosen: official, scaled, fast or best");
   command.add_option("--sink", options.cache.sink_tokens, "first tokens kept exact")->check(CLI::NonNegativeNumber);
   command.add_option("--tail", options.cache.tail_tokens, "newest tokens kept exact; none: not even those at work")
       ->transform(CLI::Validator(take_tail, "TOKENS|none"));

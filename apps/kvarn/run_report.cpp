@@ -62,13 +62,15 @@ std::string divergence_line(const RunReport& report) {
 
 nlohmann::ordered_json account_json(const ggml_kvarn_account& account) {
   return {{"records", account.record_bytes}, {"open_rows", account.open_row_bytes}, {"slack", account.slack_bytes},
-          {"plain", account.plain_bytes},    {"maps", account.map_bytes},           {"scratch", account.scratch_bytes}};
+          {"plain", account.plain_bytes},    {"maps", account.map_bytes},           {"scratch", account.scratch_bytes},
+          {"moments", account.moment_bytes}};
 }
 
 }  // namespace
 
 std::uint64_t cache_bytes(const ggml_kvarn_account& account) {
-  return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.plain_bytes;
+  return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes +
+         account.plain_bytes;
 }
 
 double bits_per_value(const ggml_kvarn_account& account) {

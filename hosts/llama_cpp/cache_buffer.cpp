@@ -77,12 +77,14 @@ void CacheBuffer::say_account() const {
     }
     const kvarn::CacheAccount account = cache_->account();
     const double mib = 1024.0 * 1024.0;
-    const auto taken = static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes);
+    const auto taken = static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes);
     GGML_LOG_INFO(
-        "KVarN: cache of %zu tensors, %llu tokens: %.2f MiB (records %.2f, exact rows %.2f, slack %.2f), f16 would take %.2f MiB\n",
+        "KVarN: cache of %zu tensors, %llu tokens: %.2f MiB (records %.2f, exact rows %.2f, slack %.2f, queries %.2f), f16 would take %.2f "
+        "MiB\n",
         tensors_.size(), static_cast<unsigned long long>(account.cells_in_use), taken / mib,
         static_cast<double>(account.record_bytes) / mib, static_cast<double>(account.open_row_bytes) / mib,
-        static_cast<double>(account.slack_bytes) / mib, static_cast<double>(account.f16_bytes) / mib);
+        static_cast<double>(account.slack_bytes) / mib, static_cast<double>(account.moment_bytes) / mib,
+        static_cast<double>(account.f16_bytes) / mib);
 }
 
 void CacheBuffer::say_plain_once(const char * reason) {
@@ -260,6 +262,7 @@ void CacheBuffer::add_account(ggml_kvarn_account & account) {
     account.f16_bytes += own.f16_bytes;
     account.cells_in_use += own.cells_in_use;
     account.sealed_tokens += own.sealed_tokens;
+    account.moment_bytes += own.moment_bytes;
 }
 
 }  // namespace ggml_kvarn

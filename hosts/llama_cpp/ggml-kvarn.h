@@ -22,6 +22,7 @@ struct ggml_kvarn_account {
     uint64_t f16_bytes;          // what plain f16 rows of the cells in use would take
     uint64_t cells_in_use;       // cells that hold a token, over all streams and caches
     uint64_t sealed_tokens;      // of them in sealed tiles
+    uint64_t moment_bytes;       // what is kept of queries (level best)
 };
 
 // "ggml_backend_kvarn_account": fills the account; false if struct_size is too small.
@@ -34,7 +35,7 @@ typedef bool (*ggml_kvarn_account_t)(struct ggml_kvarn_account * account);
 struct ggml_kvarn_settings {
     uint32_t struct_size;        // in: sizeof(struct ggml_kvarn_settings) of the caller
     const char * preset;         // KVARN_PRESET: "k4v4", "k4v2", ..., "f16"
-    const char * level;          // KVARN_LEVEL: "scaled", "official"
+    const char * level;          // KVARN_LEVEL: "official", "scaled", "fast", "best"
     const char * codec;          // KVARN_CODEC: "kvarn"; "q8_0", "q5_0", "q4_0" or "q8_0/q4_0": rows are rounded as the
                                  // host's cache of that type would round them and stay in f16, to compare codecs
     int64_t sink_tokens;         // KVARN_SINK

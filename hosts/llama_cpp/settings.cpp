@@ -41,12 +41,8 @@ std::string set_preset(Settings & settings, const char * preset) {
 }
 
 std::string set_level(Settings & settings, const char * level) {
-    if (std::strcmp(level, "scaled") == 0) {
-        settings.cache.level = kvarn::EncoderLevel::kScaled;
-    } else if (std::strcmp(level, "official") == 0) {
-        settings.cache.level = kvarn::EncoderLevel::kOfficial;
-    } else {
-        return std::string("level '") + level + "' is unknown: use scaled or official";
+    if (kvarn::level_from_name(level, settings.cache.level) != kvarn::Status::kOk) {
+        return std::string("level '") + level + "' is unknown: use best, fast, scaled or official";
     }
     return {};
 }

@@ -25,6 +25,10 @@ struct CacheConfig {
   // windows stay exact from the micro-batch on that shows them to be windows.
   bool seals_own_rows = false;
   std::uint32_t tile_tokens = 128;  // multiple of 16, at most 256
+  // The encoder of K asks what queries have looked like.
+  constexpr bool keeps_queries() const {
+    return !exact && level == EncoderLevel::kBest && k_baseline == BaselineFormat::kNone;
+  }
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
 

@@ -41,6 +41,22 @@ TileId CellMap::new_tile() {
   return id;
 }
 
+void CellMap::set_parent(TileId id, TileId parent, std::uint32_t parent_row) {
+  tiles_[id].parent_serial = tiles_[parent].serial;
+  tiles_[id].parent_tile = parent;
+  tiles_[id].parent_row = parent_row;
+}
+
+std::optional<TileId> CellMap::complete_before(TileId id) const {
+  for (const Tile* tile = &tiles_[id]; tile->parent_serial != 0;) {  // a parent is older: the walk ends
+    const Tile& parent = tiles_[tile->parent_tile];
+    if (parent.serial != tile->parent_serial || parent.refs == 0) return std::nullopt;
+    if (tile->parent_row + 1 == tile_tokens_) return tile->parent_tile;
+    tile = &parent;
+  }
+  return std::nullopt;
+}
+
 void CellMap::put(Stream& stream, std::uint32_t cell, Place place) {
   TileRef& ref = stream.refs[place.ref()];
   ref.cells[place.row] = cell;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "attention/attend.hpp"
@@ -50,6 +51,7 @@ struct Tile {
   std::uint64_t start_rank = 0;     // rank (position in write order of its sequence) of row 0, once ranked
   std::uint64_t parent_serial = 0;  // tile and row of the token before row 0; serial 0: none
   std::uint32_t parent_row = 0;
+  TileId parent_tile = 0;           // the tile that has parent_serial as long as it lives
   std::uint32_t refs = 0;           // streams that list it
   std::uint32_t used = 0;           // rows handed out
   std::uint64_t observed_rank = 0;  // largest rank at which a micro-batch that sees it began
@@ -96,6 +98,12 @@ class CellMap {
   Tile& tile(TileId id) { return tiles_[id]; }
   const Tile& tile(TileId id) const { return tiles_[id]; }
   Tile& tile_at(const Stream& stream, Place place) { return tiles_[stream.refs[place.ref()].tile]; }
+  // Says that the token in this row comes right before row 0 of `id`.
+  void set_parent(TileId id, TileId parent, std::uint32_t parent_row);
+  // The complete tile before this one in its sequence: the one whose last row its first token follows. Where a sequence
+  // left a tile in the middle, the rows of that tile are passed over. Nothing at the start of a sequence, after a row
+  // whose sequence was not known, or if a tile in between is gone.
+  std::optional<TileId> complete_before(TileId id) const;
   std::uint64_t version() const;
   std::uint64_t live_cells() const { return live_cells_; }
   std::size_t bytes() const;

@@ -129,92 +129,16 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
     const std::uint32_t dim = store->side() == Side::kKey ? counts.dim_k : counts.dim_v;
     const TileShape shape = tile_shape(store->side(), config_.tile_tokens, dim, store->bits());
     store->set_heads(dim, &record_pool(record_bytes(shape) * counts.kv_heads));
+    if (store->side() == Side::kKey) store->set_query_heads(counts.heads);
   }
   return Status::kOk;
-}
-
-bool KvCache::is_due(const RowStore& store, TileId id) const {
-  const Tile& tile = map_.tile(id);
-  const std::uint32_t stagger = config_.seals_own_rows ? 0 : store.layer() % kLayerStagger;
-  const std::uint64_t due = tile.start_rank + tile.used + config_.tail_tokens + stagger;
-  return !store.settled(id) && tile.observed_rank >= due;
-}
-
-void KvCache::round_due(StoreId k, StoreId v) {
-  bool rounded = false;
-  for (const StoreId which : {k, v}) {
-    RowStore& store = stores_[which];
-    if (store.baseline() == BaselineFormat::kNone) continue;
-    std::byte* scratch = seal_scratch_.reserve(codec_scratch_bytes(store.shape()));
-    for (const TileId id : map_.sealing()) {
-      if (!is_due(store, id)) continue;
-      store.round_rows(id, scratch);
-      rounded = true;
-    }
-  }
-  if (rounded) finish_sealing();
-}
-
-void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
-  struct Job {
-    RowStore* store;
-    TileId tile;
-    std::uint8_t* record;
-    std::uint32_t first_item;
-  };
-  std::vector<Job> jobs;
-  std::uint32_t items = 0;
-  for (const TileId id : map_.sealing()) {
-    for (const StoreId which : {k, v}) {
-      RowStore& store = stores_[which];
-      if (store.baseline() != BaselineFormat::kNone || !is_due(store, id)) continue;
-      std::uint8_t* record = store.allocate_record();
-      if (record == nullptr) continue;  // no memory now: the tile stays exact, the next step tries again
-      jobs.push_back({&store, id, record, items});
-      items += store.row_values() / store.dim();
-    }
-  }
-  if (jobs.empty()) return;
-  const std::size_t scratch_bytes =
-      (std::max(codec_scratch_bytes(stores_[k].shape()), codec_scratch_bytes(stores_[v].shape())) + 63) / 64 * 64;
-  std::byte* scratch = seal_scratch_.reserve(scratch_bytes * std::max(1u, runner.workers));
-  std::vector<Status> results(items, Status::kOk);
-  parallel_for(runner, items, [&](std::size_t item, unsigned worker) {
-    const auto after = std::upper_bound(jobs.begin(), jobs.end(), item,
-                                        [](std::size_t key, const Job& job) { return key < job.first_item; });
-    const Job& job = *(after - 1);
-    const auto head = static_cast<std::uint32_t>(item - job.first_item);
-    results[item] = job.store->encode_head(job.tile, head, scratch + worker * scratch_bytes, job.record);
-  });
-  for (const Job& job : jobs) {
-    const std::uint32_t heads = job.store->row_values() / job.store->dim();
-    const auto first = results.begin() + job.first_item;
-    if (std::all_of(first, first + heads, [](Status status) { return status == Status::kOk; })) {
-      job.store->adopt_record(job.tile, job.record);
-    } else {
-      job.store->discard_record(job.record);
-      job.store->keep_exact(job.tile);
-    }
-  }
-  finish_sealing();
-}
-
-void KvCache::finish_sealing() {
-  const std::size_t sealed = std::erase_if(map_.sealing(), [&](TileId id) {
-    for (StoreId store = 0; store < stores_.size(); ++store) {
-      if (!retired_[store] && !stores_[store].settled(id)) return false;
-    }
-    map_.tile(id).state = TileState::kSealed;
-    return true;
-  });
-  // The next micro-batch may rewrite the same cells with the same mask: its rows need another place.
-  if (sealed > 0 && config_.seals_own_rows) planner_.expire();
 }
 
 Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params,
                        const BatchMask& mask, const AttentionTensors& tensors, const Runner& runner) {
   if (const Status status = learn_heads(k, v, counts); status != Status::kOk) return status;
   observe(mask, {});
+  keep_queries(k, counts, mask, tensors);
   round_due(k, v);
   seal_due(k, v, runner);
   const AttentionPlan& plan = planner_.plan();
@@ -277,7 +201,7 @@ void KvCache::make_private(std::uint32_t stream, std::uint32_t ref) {
 
 Status KvCache::replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values) {
   RowStore& target = stores_[store];
-  std::byte* scratch = target.dim() == 0 ? nullptr : seal_scratch_.reserve(codec_scratch_bytes(target.shape()));
+  std::byte* scratch = target.dim() == 0 ? nullptr : seal_scratch_.reserve(target.encode_scratch_bytes());
   return target.replace_rows(tile, rows, values, scratch);
 }
 
@@ -303,7 +227,9 @@ CacheAccount KvCache::account() const {
   account.cells_in_use = map_.live_cells();
   std::uint64_t row_bytes = 0;
   for (StoreId store = 0; store < stores_.size(); ++store) {
-    if (!retired_[store]) row_bytes += stores_[store].row_values() * sizeof(HalfBits);
+    if (retired_[store]) continue;
+    row_bytes += stores_[store].row_values() * sizeof(HalfBits);
+    account.moment_bytes += stores_[store].query_bytes();
   }
   account.f16_bytes = row_bytes * account.cells_in_use;
   for (std::uint32_t stream = 0; stream < map_.stream_count(); ++stream) {

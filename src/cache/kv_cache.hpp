@@ -28,7 +28,8 @@ struct CacheAccount {
   std::uint64_t slack_bytes = 0;     // taken from the system, not in use
   std::uint64_t map_bytes = 0;
   std::uint64_t scratch_bytes = 0;
-  std::uint64_t f16_bytes = 0;  // the cells in use as plain half-precision rows
+  std::uint64_t moment_bytes = 0;  // samples of queries and their moments
+  std::uint64_t f16_bytes = 0;     // the cells in use as plain half-precision rows
   std::uint64_t cells_in_use = 0;
   std::uint64_t sealed_tokens = 0;  // of them in tiles that every layer has sealed
 };
@@ -76,8 +77,9 @@ class KvCache {
   bool written(std::uint32_t stream, std::uint32_t cell) const;
 
   // Rows as an engine's own state save sees them: values, except that the rows of a sealed tile all of whose tokens are
-  // in the range carry its record (state_fragment.hpp), so that a restore brings back the same bytes. rows: [count,
-  // row_values].
+  // in the range carry its record and the history of its queries (state_fragment.hpp), so that a restore brings back
+  // the same bytes and new tiles are encoded as if nothing had happened. Samples of open tiles stay behind: their rows
+  // come back as rows whose queries were never seen. rows: [count, row_values].
   void read_state_rows(StoreId store, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
                        HalfBits* rows) const;
   // Writes a row that read_state_rows gave, here or in another process, to any cell; any other row is written as it is.
@@ -115,15 +117,30 @@ class KvCache {
   void relocate(std::uint32_t stream, std::uint32_t cell);
   // Copies a row from one tile to another in every store.
   void carry_row(const RowMove& move);
-  bool travels_as_fragments(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
-                            std::uint32_t count) const;
+  // What the rows of a tile carry through a state save: its records and, if it fits, its history. Nothing if they go as
+  // values: not sealed, not all of its cells in the range, or no room.
+  std::vector<std::uint8_t> travelling_bytes(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
+                                             std::uint32_t count) const;
   void place_fragment(std::uint32_t stream, std::uint32_t cell, const StateFragment& fragment);
   Status finish_record(const PartialRecord& partial);
   // True if it is this store's turn to seal this tile.
   bool is_due(const RowStore& store, TileId id) const;
+  // One side of one tile that is encoded now, and its first result among those of all heads of all jobs.
+  struct SealJob {
+    RowStore* store;
+    TileId tile;
+    std::uint8_t* record;
+    std::uint32_t first_item;
+  };
+  // Keeps the sampled queries of this micro-batch for the tiles that their own rows lie in.
+  void keep_queries(StoreId k, const HeadCounts& counts, const BatchMask& mask, const AttentionTensors& tensors);
+  // What is known at the end of a tile of the queries of its sequence: the samples of the tiles before it and its own.
+  std::shared_ptr<const QueryHistory> history_up_to(const RowStore& keys, TileId tile) const;
   // Rounds due tiles of stores with a baseline format; seals due tiles of the others.
   void round_due(StoreId k, StoreId v);
   void seal_due(StoreId k, StoreId v, const Runner& runner);
+  std::vector<SealJob> due_jobs(StoreId k, StoreId v);
+  static void settle(const SealJob& job, bool encoded);
   void finish_sealing();
   void drop_released();
   void make_private(std::uint32_t stream, std::uint32_t ref);

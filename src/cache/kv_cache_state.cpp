@@ -8,26 +8,66 @@
 
 namespace kvarn {
 
-bool KvCache::travels_as_fragments(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
-                                   std::uint32_t count) const {
-  if (!store.sealed(ref.tile) ||
-      !fragment_fits(static_cast<std::uint32_t>(store.records_bytes()), ref.live, store.row_values())) {
-    return false;
-  }
-  return std::all_of(ref.cells.begin(), ref.cells.end(), [&](std::uint32_t cell) {
+std::vector<std::uint8_t> KvCache::travelling_bytes(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
+                                                    std::uint32_t count) const {
+  const auto travels = [&](std::uint32_t cell) {
     return cell == TileView::kNoCell || (cell >= first_cell && cell - first_cell < count);
-  });
+  };
+  const auto fits = [&](std::size_t bytes) {
+    return fragment_fits(static_cast<std::uint32_t>(bytes), ref.live, store.row_values());
+  };
+  std::vector<std::uint8_t> bytes;
+  if (!store.sealed(ref.tile) || !fits(store.records_bytes())) return bytes;
+  if (!std::all_of(ref.cells.begin(), ref.cells.end(), travels)) return bytes;
+  const std::uint8_t* records = store.view(ref.tile).records;
+  bytes.assign(records, records + store.records_bytes());
+  const QueryHistory* history = store.history(ref.tile).get();
+  if (history == nullptr || !fits(bytes.size() + history->bytes().size())) return bytes;
+  bytes.insert(bytes.end(), history->bytes().begin(), history->bytes().end());
+  return bytes;
 }
+
+namespace {
+
+// The tile whose rows are being read, with what its fragments have in common.
+struct TravellingTile {
+  std::uint32_t ref = 0;
+  std::vector<std::uint8_t> bytes;  // empty: its rows go as values
+  std::uint64_t hash = 0;
+  std::array<std::uint16_t, 256> index_of_row{};
+
+  TravellingTile(std::uint32_t listed, const TileRef& tile, std::vector<std::uint8_t> all)
+      : ref(listed), bytes(std::move(all)), hash(hash_bytes(bytes, 0)) {
+    std::uint16_t index = 0;
+    for (std::uint32_t at = 0; at < tile.cells.size(); ++at) {
+      index_of_row[at] = index;
+      if (tile.cells[at] != TileView::kNoCell) ++index;
+    }
+  }
+
+  StateFragment fragment(std::uint32_t row, const TileRef& tile, const RowStore& store) const {
+    const auto size = static_cast<std::uint32_t>(bytes.size());
+    const std::uint32_t share = share_bytes(size, tile.live);
+    const std::uint32_t first = std::min(size, share * index_of_row[row]);
+    return {static_cast<std::uint16_t>(row),
+            index_of_row[row],
+            static_cast<std::uint16_t>(tile.live),
+            static_cast<std::uint16_t>(store.dim()),
+            static_cast<std::uint16_t>(tile.cells.size()),
+            static_cast<std::uint16_t>(store.bits()),
+            size,
+            hash,
+            {bytes.data() + first, std::min(share, size - first)}};
+  }
+};
+
+}  // namespace
 
 void KvCache::read_state_rows(StoreId id, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
                               HalfBits* rows) const {
   const RowStore& store = stores_[id];
   const Stream& source = map_.stream(stream);
-  std::uint32_t last_ref = 0;
-  bool has_last = false;
-  bool as_fragments = false;
-  std::uint64_t hash = 0;
-  std::array<std::uint16_t, 256> index_of_row{};
+  std::optional<TravellingTile> tile;
   for (std::uint32_t offset = 0; offset < count; ++offset) {
     const std::uint32_t cell = first_cell + offset;
     HalfBits* row = rows + std::size_t{offset} * store.row_values();
@@ -37,34 +77,14 @@ void KvCache::read_state_rows(StoreId id, std::uint32_t stream, std::uint32_t fi
       continue;
     }
     const TileRef& ref = source.refs[place.ref()];
-    if (!has_last || last_ref != place.ref()) {
-      has_last = true;
-      last_ref = place.ref();
-      as_fragments = travels_as_fragments(store, ref, first_cell, count);
-      if (as_fragments) hash = hash_bytes({store.view(ref.tile).records, store.records_bytes()}, 0);
-      std::uint16_t index = 0;
-      for (std::uint32_t at = 0; at < ref.cells.size(); ++at) {
-        index_of_row[at] = index;
-        if (ref.cells[at] != TileView::kNoCell) ++index;
-      }
+    if (!tile || tile->ref != place.ref()) {
+      tile.emplace(place.ref(), ref, travelling_bytes(store, ref, first_cell, count));
     }
-    if (!as_fragments) {
+    if (tile->bytes.empty()) {
       read_row(id, stream, cell, row);
-      continue;
+    } else {
+      pack_fragment(tile->fragment(place.row, ref, store), {row, store.row_values()});
     }
-    const auto bytes = static_cast<std::uint32_t>(store.records_bytes());
-    const std::uint32_t share = share_bytes(bytes, ref.live);
-    const std::uint32_t first = std::min(bytes, share * index_of_row[place.row]);
-    const StateFragment fragment{static_cast<std::uint16_t>(place.row),
-                                 index_of_row[place.row],
-                                 static_cast<std::uint16_t>(ref.live),
-                                 static_cast<std::uint16_t>(store.dim()),
-                                 static_cast<std::uint16_t>(config_.tile_tokens),
-                                 static_cast<std::uint16_t>(store.bits()),
-                                 bytes,
-                                 hash,
-                                 {store.view(ref.tile).records + first, std::min(share, bytes - first)}};
-    pack_fragment(fragment, {row, store.row_values()});
   }
 }
 
@@ -99,7 +119,7 @@ Status KvCache::write_state_row(StoreId id, std::uint32_t stream, std::uint32_t 
   const auto fragment = unpack_fragment({values, store.row_values()}, bytes);
   const bool fits = fragment && store.dim() == fragment->dim && fragment->bits == store.bits() &&
                     fragment->tile_tokens == config_.tile_tokens && fragment->row < config_.tile_tokens &&
-                    fragment->fragments <= config_.tile_tokens && fragment->records_bytes == store.records_bytes();
+                    fragment->fragments <= config_.tile_tokens && store.restores(fragment->records_bytes);
   if (!fits) return write_row(id, stream, cell, values);
   place_fragment(stream, cell, *fragment);
   if (const Status status = write_row(id, stream, cell, values); status != Status::kOk) return status;
@@ -111,8 +131,10 @@ Status KvCache::finish_record(const PartialRecord& partial) {
   RowStore& store = stores_[partial.store];
   const Stream& stream = map_.stream(partial.stream);
   const std::size_t stride = record_bytes(store.shape());
-  for (std::size_t at = 0; at < partial.records.size(); at += stride) {
-    if (validate_record(store.shape(), {partial.records.data() + at, stride}) != Status::kOk) return Status::kOk;
+  const std::span<const std::uint8_t> bytes = partial.records;
+  const std::span<const std::uint8_t> records = bytes.first(store.records_bytes());
+  for (std::size_t at = 0; at < records.size(); at += stride) {
+    if (validate_record(store.shape(), records.subspan(at, stride)) != Status::kOk) return Status::kOk;
   }
   const Place first = stream.places[partial.cells[0]];
   bool aligned = static_cast<bool>(first);
@@ -121,10 +143,11 @@ Status KvCache::finish_record(const PartialRecord& partial) {
   }
   std::uint8_t* record = store.allocate_record();
   if (record == nullptr) return Status::kOutOfMemory;
-  std::memcpy(record, partial.records.data(), partial.records.size());
+  std::memcpy(record, records.data(), records.size());
   const TileId tile = aligned ? stream.refs[first.ref()].tile : 0;
   if (aligned && map_.tile(tile).refs == 1 && !store.sealed(tile)) {
     store.adopt_record(tile, record);
+    store.restore_history(tile, bytes.subspan(records.size()));
     bool all_settled = true;
     for (StoreId id = 0; id < stores_.size(); ++id) all_settled &= retired_[id] || stores_[id].settled(tile);
     if (all_settled) map_.tile(tile).state = TileState::kSealed;

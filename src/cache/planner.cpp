@@ -87,7 +87,7 @@ Seen look(const HalfBits* mask, std::uint32_t columns, const TileRef& ref, std::
 }  // namespace
 
 std::size_t AttentionPlan::bytes() const {
-  std::size_t total = runs.capacity() * sizeof(QueryRun);
+  std::size_t total = runs.capacity() * sizeof(QueryRun) + cells.capacity() * sizeof(std::uint32_t);
   for (const QueryRun& run : runs) total += run.refs.capacity() * sizeof(std::uint32_t) + run.visibility.capacity();
   return total;
 }
@@ -111,6 +111,7 @@ const AttentionPlan& Planner::observe(const BatchMask& mask, std::span<const std
   ++epoch_;
   moves_.clear();
   plan_.runs.clear();
+  plan_.cells.assign(cells.begin(), cells.end());
   for (std::uint32_t slice = 0; slice < mask.slices; ++slice) {
     const auto slice_cells = cells.empty() ? cells : cells.subspan(std::size_t{slice} * mask.queries, mask.queries);
     const std::size_t first_run = plan_.runs.size();
@@ -177,10 +178,9 @@ void Planner::place_token(std::uint32_t index, std::uint32_t cell, const Parent&
   Tile& tile = map_.tile_at(stream, place);
   tile.ranked = true;
   if (parent.exists) {
-    const Tile& before = map_.tile_at(stream, parent.place);
-    tile.start_rank = before.start_rank + parent.place.row + 1;
-    tile.parent_serial = before.serial;
-    tile.parent_row = parent.place.row;
+    const TileId before = stream.refs[parent.place.ref()].tile;
+    tile.start_rank = map_.tile(before).start_rank + parent.place.row + 1;
+    map_.set_parent(stream.refs[place.ref()].tile, before, parent.place.row);
   }
   map_.put(stream, cell, place);
 }
@@ -267,11 +267,19 @@ void Planner::rank_visible(std::uint32_t index, const HalfBits* mask, std::uint3
   std::sort(seen.begin(), seen.end(),
             [&](TileId left, TileId right) { return map_.tile(left).serial < map_.tile(right).serial; });
   std::uint64_t next_rank = 0;
+  TileId last = 0;  // the tile that ends at next_rank
   for (const TileId id : seen) {
     Tile& tile = map_.tile(id);
-    if (!tile.ranked) tile.start_rank = next_rank;
+    if (!tile.ranked) {
+      tile.start_rank = next_rank;
+      // Only a complete tile is taken for what came before: an incomplete one tells nothing of what follows it.
+      if (next_rank != 0 && map_.tile(last).used == map_.tile_tokens())
+        map_.set_parent(id, last, map_.tile_tokens() - 1);
+    }
     tile.ranked = true;
-    next_rank = std::max(next_rank, tile.start_rank + tile.used);
+    if (tile.start_rank + tile.used < next_rank) continue;
+    next_rank = tile.start_rank + tile.used;
+    last = id;
   }
 }
 

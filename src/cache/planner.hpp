@@ -39,6 +39,7 @@ struct AttentionPlan {
   std::uint64_t mask_hash = 0;
   std::uint64_t version = 0;  // of the map it was made for; 0: no plan
   std::vector<QueryRun> runs;
+  std::vector<std::uint32_t> cells;  // [slices, queries], where the tokens are written; empty: none are
   std::size_t bytes() const;
 };
 

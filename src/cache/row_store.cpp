@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "kernels/kernel_table.hpp"
 
@@ -36,6 +37,8 @@ void RowStore::set_heads(std::uint32_t dim, SlabPool* records) {
   }
 }
 
+void RowStore::set_query_heads(std::uint32_t heads) { group_ = heads / (row_values_ / dim_); }
+
 RowStore::TileData& RowStore::data(TileId tile) {
   if (tile >= tiles_.size()) tiles_.resize(tile + 1);
   return tiles_[tile];
@@ -49,6 +52,9 @@ const HalfBits* RowStore::block_of(TileId tile, std::uint32_t row) const {
 HalfBits* RowStore::block_for_write(TileId tile, std::uint32_t row) {
   TileData& content = data(tile);
   if (content.record != nullptr) return nullptr;
+  if (content.samples != nullptr && query_shape().is_sampled(row)) {
+    content.samples->forget(query_shape().sample_of(row));
+  }
   if (content.blocks == nullptr) content.blocks = std::make_unique<HalfBits*[]>(block_count());
   HalfBits*& block = content.blocks[row / kBlockTokens];
   if (block == nullptr) block = reinterpret_cast<HalfBits*>(blocks_->allocate());
@@ -122,14 +128,28 @@ void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) cons
   for (std::uint32_t row = 0; row < rows; ++row) read_row(tile, row, values + std::size_t{row} * row_values_);
 }
 
+std::size_t RowStore::encode_scratch_bytes() const {
+  constexpr std::size_t kLine = 64;
+  const std::size_t lines = (codec_scratch_bytes(shape()) + kLine - 1) / kLine;
+  return (lines + (query_shape().moment_values() * sizeof(float) + kLine - 1) / kLine) * kLine;
+}
+
 Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const {
   std::array<const HalfBits*, 256 / kBlockTokens> head_blocks;
   for (std::uint32_t block = 0; block < block_count(); ++block) {
     const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
     head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
   }
-  return encode_tile(side_, dim_, bits(), config_.level, {head_blocks.data(), block_count()}, scratch,
-                     record + head * record_bytes(shape()));
+  TileEncoding encoding{side_, dim_, bits(), config_.level};
+  QueryMoments moments;
+  if (const QueryHistory* past = history(tile).get(); past != nullptr) {
+    const QueryShape queries = query_shape();
+    float* values = reinterpret_cast<float*>(scratch + encode_scratch_bytes()) - queries.moment_values();
+    past->read(queries, head, values);
+    moments = {values, values + dim_, group_, past->weight()};
+    encoding.moments = &moments;
+  }
+  return encode_tile(encoding, {head_blocks.data(), block_count()}, scratch, record + head * record_bytes(shape()));
 }
 
 void RowStore::round_rows(TileId tile, std::byte* scratch) {
@@ -144,8 +164,62 @@ void RowStore::round_rows(TileId tile, std::byte* scratch) {
 }
 
 void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
-  drop(tile);
-  data(tile).record = record;
+  TileData& content = data(tile);
+  drop_rows(content);
+  content.samples.reset();
+  content.record = record;
+}
+
+void RowStore::keep_exact(TileId tile) {
+  data(tile).kept_exact = true;
+  data(tile).samples.reset();
+}
+
+void RowStore::keep_query(TileId tile, std::uint32_t row, const float* q, std::size_t head_stride) {
+  const QueryShape shape = query_shape();
+  if (group_ == 0 || !shape.is_sampled(row) || settled(tile)) return;
+  TileData& content = data(tile);
+  if (content.samples == nullptr) content.samples = std::make_unique<QuerySamples>(shape);
+  content.samples->keep(shape.sample_of(row), q, head_stride);
+}
+
+const std::shared_ptr<const QueryHistory>& RowStore::history(TileId tile) const {
+  static const std::shared_ptr<const QueryHistory> kNone;
+  return tile < tiles_.size() ? tiles_[tile].history : kNone;
+}
+
+void RowStore::set_history(TileId tile, std::shared_ptr<const QueryHistory> history) {
+  data(tile).history = std::move(history);
+}
+
+std::shared_ptr<const QueryHistory> RowStore::extend_history(std::shared_ptr<const QueryHistory> before, TileId tile,
+                                                             std::uint64_t weight) const {
+  const QuerySamples* samples = tile < tiles_.size() ? tiles_[tile].samples.get() : nullptr;
+  if (weight == 0 || samples == nullptr || samples->count() == 0) return before;
+  return std::make_shared<const QueryHistory>(query_shape(), before.get(), *samples, static_cast<float>(weight));
+}
+
+void RowStore::restore_history(TileId tile, std::span<const std::uint8_t> bytes) {
+  auto history = config_.keeps_queries() ? QueryHistory::parse(query_shape(), bytes) : nullptr;
+  for (auto other = tiles_.rbegin(); history != nullptr && other != tiles_.rend(); ++other) {
+    if (other->history == nullptr || !other->history->equals(*history)) continue;
+    history = other->history;
+    break;
+  }
+  set_history(tile, std::move(history));
+}
+
+std::size_t RowStore::query_bytes() const {
+  std::size_t total = 0;
+  std::vector<const QueryHistory*> counted;
+  for (const TileData& content : tiles_) {
+    if (content.samples != nullptr) total += content.samples->bytes();
+    if (content.history != nullptr) counted.push_back(content.history.get());
+  }
+  std::sort(counted.begin(), counted.end());
+  counted.erase(std::unique(counted.begin(), counted.end()), counted.end());
+  for (const QueryHistory* past : counted) total += sizeof(QueryHistory) + past->bytes().size();
+  return total;
 }
 
 TileSide RowStore::view(TileId tile) const {
@@ -159,11 +233,13 @@ TileSide RowStore::view(TileId tile) const {
 Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch) {
   const bool was_sealed = sealed(tile);
   const bool was_rounded = baseline() != BaselineFormat::kNone && settled(tile);
-  drop(tile);
+  drop_rows(data(tile));
+  auto samples = std::move(data(tile).samples);  // writing the rows would forget them
   for (std::uint32_t row = 0; row < rows; ++row) {
     const Status status = write_row(tile, row, values + std::size_t{row} * row_values_);
     if (status != Status::kOk) return status;
   }
+  data(tile).samples = std::move(samples);
   if (was_rounded) round_rows(tile, scratch);
   if (!was_sealed) return Status::kOk;
   std::uint8_t* record = allocate_record();
@@ -185,6 +261,8 @@ void RowStore::copy_tile(TileId from, TileId to) {
   const TileData& source = tiles_[from];
   TileData& target = tiles_[to];
   target.kept_exact = source.kept_exact;
+  target.history = source.history;
+  if (source.samples != nullptr) target.samples = std::make_unique<QuerySamples>(*source.samples);
   if (source.record != nullptr) {
     target.record = allocate_record();
     if (target.record != nullptr) std::memcpy(target.record, source.record, records_bytes());
@@ -200,9 +278,7 @@ void RowStore::copy_tile(TileId from, TileId to) {
   }
 }
 
-void RowStore::drop(TileId tile) {
-  if (tile >= tiles_.size()) return;
-  TileData& content = tiles_[tile];
+void RowStore::drop_rows(TileData& content) {
   if (content.record != nullptr) records_->release(content.record);
   content.record = nullptr;
   if (content.blocks != nullptr) {
@@ -210,6 +286,13 @@ void RowStore::drop(TileId tile) {
   }
   content.blocks.reset();
   content.kept_exact = false;
+}
+
+void RowStore::drop(TileId tile) {
+  if (tile >= tiles_.size()) return;
+  drop_rows(tiles_[tile]);
+  tiles_[tile].samples.reset();
+  tiles_[tile].history.reset();
 }
 
 }  // namespace kvarn

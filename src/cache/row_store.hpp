@@ -1,6 +1,6 @@
 // The rows of one layer's K or V: per tile either exact half-precision rows in blocks of 16 tokens
-// (format/exact_block.hpp), or one sealed record per KV head. Knows tiles by number; which token is where is the cell
-// map's business.
+// (format/exact_block.hpp), or one sealed record per KV head; and what is known of the queries that wrote them. Knows
+// tiles by number; which token is where is the cell map's business.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 
 #include "attention/attend.hpp"
 #include "cache/cache_config.hpp"
+#include "cache/query_history.hpp"
 #include "cache/slab_pool.hpp"
 #include "format/exact_block.hpp"
 
@@ -33,6 +34,8 @@ class RowStore {
   // The head dimension, learned at the first attention; `records` hands out slots of records_bytes(). Blocks that were
   // written before, [16, row_values] until now, are laid out for attention.
   void set_heads(std::uint32_t dim, SlabPool* records);
+  // Query heads in all, a multiple of the KV heads, that read this store of keys; not told: it keeps no queries.
+  void set_query_heads(std::uint32_t heads);
 
   // Writes one exact row; floats are rounded to nearest even and saturate at +-65504. kOutOfMemory: there is no memory,
   // or the tile is sealed here.
@@ -49,22 +52,48 @@ class RowStore {
   bool sealed(TileId tile) const { return tile < tiles_.size() && tiles_[tile].record != nullptr; }
   // Sealed, rounded to the baseline format, or known to be impossible to encode: nothing is left to do for this tile.
   bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }
-  void keep_exact(TileId tile) { data(tile).kept_exact = true; }
+  // No record for this tile: its rows stay exact for good.
+  void keep_exact(TileId tile);
   // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without
   // memory.
   std::uint8_t* allocate_record() { return reinterpret_cast<std::uint8_t*>(records_->allocate()); }
   void discard_record(std::uint8_t* record) { records_->release(record); }
-  // Encodes one KV head of an exact tile to its place in `record`; safe to run for several heads at once.
+  // Bytes of scratch for encode_head(): a multiple of 64.
+  std::size_t encode_scratch_bytes() const;
+  // Encodes one KV head of an exact tile to its place in `record`, with the tile's history in mind; safe to run for
+  // several heads at once.
   Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const;
   // Rounds the exact rows of a tile to the baseline format; nothing is left to do for it then. A block that is not
   // finite stays as it is. scratch: codec_scratch_bytes(shape()).
   void round_rows(TileId tile, std::byte* scratch);
-  // Makes `record` the tile's content and frees its exact rows.
+  // Makes `record` the tile's content and frees its exact rows and its samples.
   void adopt_record(TileId tile, std::uint8_t* record);
 
+  // Keeps the query that came with a row if that row is sampled and the tile not settled: q[head * head_stride +
+  // channel], un-rotated. Writing the row again forgets it, so that a sample is always of the row as it is now.
+  void keep_query(TileId tile, std::uint32_t row, const float* q, std::size_t head_stride);
+  // The history up to the end of a tile, as set when it was encoded; nullptr: none, or not encoded yet.
+  const std::shared_ptr<const QueryHistory>& history(TileId tile) const;
+  void set_history(TileId tile, std::shared_ptr<const QueryHistory> history);
+  // `before` and, weight times, the samples of the tile; `before` itself where there are none or weight is 0.
+  std::shared_ptr<const QueryHistory> extend_history(std::shared_ptr<const QueryHistory> before, TileId tile,
+                                                     std::uint64_t weight) const;
+  // Sets the history from bytes that another cache's history spells; none if they spell none, or if this cache keeps no
+  // queries. Shares what another tile has already.
+  void restore_history(TileId tile, std::span<const std::uint8_t> bytes);
+  // A tile may come back as its records, or with its history behind them.
+  bool restores(std::size_t bytes) const {
+    return bytes == records_bytes() ||
+           (group_ != 0 && bytes == records_bytes() + QueryHistory::bytes_of(query_shape()));
+  }
+  QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_}; }
+  // Bytes of all samples and histories; those that tiles share count once.
+  std::size_t query_bytes() const;
+
   TileSide view(TileId tile) const;
-  // Replaces all rows of a tile; a sealed tile is sealed again from them, or becomes exact if they cannot be encoded; a
-  // rounded one is rounded again.
+  // Replaces all rows of a tile; a sealed tile is sealed again from them, with the history it has, or becomes exact if
+  // they cannot be encoded; a rounded one is rounded again. Samples and history stay: other keys, but the same who ask.
+  // scratch: encode_scratch_bytes().
   Status replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch);
   void copy_tile(TileId from, TileId to);
   void drop(TileId tile);
@@ -74,8 +103,12 @@ class RowStore {
     std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers to [kv_heads] head blocks, null: nothing written
     std::uint8_t* record = nullptr;
     bool kept_exact = false;  // rows for good: they have no record (a NaN, a scale out of range), or are rounded
+    std::unique_ptr<QuerySamples> samples;
+    std::shared_ptr<const QueryHistory> history;
   };
   TileData& data(TileId tile);
+  // Frees record and exact rows.
+  void drop_rows(TileData& content);
   std::uint32_t block_count() const { return config_.tile_tokens / kBlockTokens; }
   std::size_t block_values() const { return std::size_t{kBlockTokens} * row_values_; }
   // Until the heads are known a row is one head of row_values channels, as in a V block.
@@ -93,6 +126,7 @@ class RowStore {
   std::uint32_t layer_;
   std::uint32_t row_values_;
   std::uint32_t dim_ = 0;
+  std::uint32_t group_ = 0;  // query heads per KV head; 0: no queries are kept
   CacheConfig config_;
   SlabPool* blocks_;
   SlabPool* records_ = nullptr;

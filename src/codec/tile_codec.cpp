@@ -8,12 +8,15 @@
 #include <utility>
 
 #include "codec/balance.hpp"
+#include "codec/code_search.hpp"
+#include "codec/second_moment.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace kvarn {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+constexpr int kRefinements = 2;  // at level `best`; a third gains less than a hundredth (docs/decisions/0009)
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -22,8 +25,13 @@ struct Workspace {
   float* tile;      // [rows, lanes]
   float* balanced;  // [rows, lanes]; before that 16 tokens of K as they were gathered
   BalanceScales scales;
-  HalfBits* fields;     // row scales, row zeros, lane scales as the record holds them
-  std::uint8_t* codes;  // [rows, lanes]
+  float* errors;         // [rows, lanes]
+  float* lane_products;  // [2, lanes]
+  float* square;         // [rows, rows]
+  float* second_moment;  // [rows, rows]
+  float* feedback;       // [rows, rows]
+  HalfBits* fields;      // row scales, row zeros, lane scales as the record holds them
+  std::uint8_t* codes;   // [rows, lanes]
 
   Workspace(const TileShape& shape, std::byte* scratch) {
     const std::size_t values = std::size_t{shape.rows} * shape.lanes;
@@ -31,6 +39,9 @@ struct Workspace {
     const auto take = [&](std::size_t count) { return std::exchange(next, next + count); };
     tile = take(values);
     balanced = take(values);
+    errors = take(values);
+    for (float** matrix : {&square, &second_moment, &feedback}) *matrix = take(std::size_t{shape.rows} * shape.rows);
+    lane_products = take(2 * std::size_t{shape.lanes});
     for (float** array : {&scales.row_scale, &scales.best_row_scale, &scales.row_factor, &scales.row_std}) {
       *array = take(shape.rows);
     }
@@ -43,7 +54,8 @@ struct Workspace {
 
   static std::size_t bytes(const TileShape& shape) {
     const std::size_t values = std::size_t{shape.rows} * shape.lanes;
-    const std::size_t floats = 2 * values + (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes);
+    const std::size_t matrices = 3 * std::size_t{shape.rows} * shape.rows + 2 * std::size_t{shape.lanes};
+    const std::size_t floats = 3 * values + matrices + (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes);
     return aligned(floats * sizeof(float) + values);
   }
 };
@@ -92,18 +104,66 @@ bool fold_fields(const TileShape& shape, int exponent, const float* step, const 
   return kernels().all_finite(work.fields, static_cast<std::size_t>(field - work.fields));
 }
 
-Status encode_rotated(const TileShape& shape, EncoderLevel level, const Workspace& work, std::uint8_t* record) {
+// Finds codes and fields by the published method, at `scaled` after the tile was brought to one size.
+Status round_balanced(const TileShape& shape, int exponent, const Workspace& work) {
   const KernelTable& kernel = kernels();
-  const int exponent = level == EncoderLevel::kScaled ? scale_exponent(shape, work.tile) : 0;
-  if (exponent != 0) {
-    kernel.scale_values(work.tile, std::size_t{shape.rows} * shape.lanes, std::ldexp(1.0f, -exponent));
-  }
   balance_tile(work.tile, shape.rows, shape.lanes, work.scales, work.balanced);
   float* const step = work.scales.row_std;  // the search is over: its arrays are free
   float* const minimum = work.scales.row_factor;
   const float top = static_cast<float>((1u << shape.bits) - 1u);
   kernel.round_rows(work.balanced, shape.rows, shape.lanes, top, work.codes, step, minimum);
-  if (!fold_fields(shape, exponent, step, minimum, work)) return Status::kOutOfRange;
+  return fold_fields(shape, exponent, step, minimum, work) ? Status::kOk : Status::kOutOfRange;
+}
+
+// The memory of a search, in the places of the balancing that it takes the place of and behind them.
+SearchState search_state(const TileShape& shape, const Workspace& work) {
+  return {.codes = work.codes,
+          .row_scale = work.fields,
+          .row_zero = work.fields + shape.rows,
+          .lane_field = work.fields + 2 * std::size_t{shape.rows},
+          .step = work.scales.row_scale,
+          .zero = work.scales.best_row_scale,
+          .lane_scale = work.scales.lane_scale,
+          .lane_factor = work.scales.lane_factor,
+          .lane_weight = work.scales.best_lane_scale,
+          .target = work.scales.lane_std,
+          .products = work.lane_products,
+          .errors = work.errors,
+          .decoded = work.balanced,
+          .row_weights = work.scales.row_std};
+}
+
+// Finds codes and fields by search. Only K tiles at `best` need queries; without any they are searched as at `fast`.
+void search_tile(const TileShape& shape, const TileEncoding& encoding, int exponent, const Workspace& work) {
+  const int lane_exponent = std::clamp(exponent, -4, 8);
+  const SearchedTile tile = {work.tile, shape.rows, shape.lanes, shape.bits, lane_exponent, exponent - lane_exponent};
+  ErrorMeasure measure;
+  int refinements = encoding.level == EncoderLevel::kBest ? kRefinements : 0;
+  if (refinements > 0 && encoding.side == Side::kKey) {
+    const bool seen = encoding.moments != nullptr &&
+                      rotated_second_moment(*encoding.moments, shape.rows, work.square, work.second_moment);
+    if (seen) {
+      factor_second_moment(work.second_moment, shape.rows, work.square, work.feedback);
+      measure = {work.second_moment, work.feedback};
+    } else {
+      refinements = 0;
+    }
+  }
+  search_codes(tile, measure, refinements, search_state(shape, work));
+}
+
+Status encode_rotated(const TileShape& shape, const TileEncoding& encoding, const Workspace& work,
+                      std::uint8_t* record) {
+  const KernelTable& kernel = kernels();
+  const int exponent = encoding.level == EncoderLevel::kOfficial ? 0 : scale_exponent(shape, work.tile);
+  if (exponent != 0) {
+    kernel.scale_values(work.tile, std::size_t{shape.rows} * shape.lanes, std::ldexp(1.0f, -exponent));
+  }
+  if (encoding.level == EncoderLevel::kOfficial || encoding.level == EncoderLevel::kScaled) {
+    if (const Status status = round_balanced(shape, exponent, work); status != Status::kOk) return status;
+  } else {
+    search_tile(shape, encoding, exponent, work);
+  }
   std::memcpy(record, work.fields, codes_offset(shape));
   kernel.pack_codes(work.codes, shape.rows, shape.lanes, shape.bits, record + codes_offset(shape));
   return Status::kOk;
@@ -137,18 +197,18 @@ float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint
 
 std::size_t codec_scratch_bytes(const TileShape& shape) { return Workspace::bytes(shape); }
 
-Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
-                   std::span<const HalfBits* const> head_blocks, std::byte* scratch, std::uint8_t* record) {
+Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const> head_blocks, std::byte* scratch,
+                   std::uint8_t* record) {
   if (head_blocks.size() > std::max(kMaxRows, kMaxLanes) / kBlockTokens) return Status::kInvalidArgument;
   const auto tokens = static_cast<std::uint32_t>(head_blocks.size() * kBlockTokens);
-  const TileShape shape = tile_shape(side, tokens, dim, bits);
+  const TileShape shape = tile_shape(encoding.side, tokens, encoding.dim, encoding.bits);
   if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
   for (const HalfBits* block : head_blocks) {
-    if (block != nullptr && !kernels().all_finite(block, head_block_values(dim))) return Status::kNonFinite;
+    if (block != nullptr && !kernels().all_finite(block, head_block_values(encoding.dim))) return Status::kNonFinite;
   }
   const Workspace work(shape, scratch);
-  gather_rotated(side, dim, head_blocks, work);
-  return encode_rotated(shape, level, work, record);
+  gather_rotated(encoding.side, encoding.dim, head_blocks, work);
+  return encode_rotated(shape, encoding, work, record);
 }
 
 void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,

@@ -2,12 +2,15 @@
 // back. Sits on format and kernels; knows nothing of caches, sequences or engines.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/half.hpp"
 #include "base/result.hpp"
+#include "codec/query_moments.hpp"
 #include "format/exact_block.hpp"
 #include "format/tile_record.hpp"
 
@@ -18,8 +21,26 @@ enum class EncoderLevel : std::uint8_t {
   kOfficial,  // the published method: VarN (8 iterations) and min/max round-to-nearest (algorithm: KVarN, arXiv
               // 2606.03458)
   kScaled,    // the same after scaling the tile by a power of two, so that small and large tiles are normalized alike
-              // (default)
+  kFast,      // lanes to a root mean square of one, then for each row the line with the least square error
+  kBest,      // K: rounding errors of a channel are made good by the next ones, as far as queries see them
+              // (QueryMoments; none: kFast), then lanes, lines and codes are refined in turn. V: kFast, refined
 };
+
+inline constexpr std::array<std::string_view, 4> kEncoderLevelNames = {"official", "scaled", "fast", "best"};
+
+constexpr std::string_view level_name(EncoderLevel level) {
+  return kEncoderLevelNames[static_cast<std::size_t>(level)];
+}
+
+// Sets the level of this name; kInvalidArgument (level untouched) if there is none.
+constexpr Status level_from_name(std::string_view name, EncoderLevel& level) {
+  for (std::size_t i = 0; i < kEncoderLevelNames.size(); ++i) {
+    if (kEncoderLevelNames[i] != name) continue;
+    level = static_cast<EncoderLevel>(i);
+    return Status::kOk;
+  }
+  return Status::kInvalidArgument;
+}
 
 // Which side a tile serves: K tiles have channels as rows and tokens as lanes, V tiles the other way round.
 enum class Side : std::uint8_t { kKey, kValue };
@@ -29,6 +50,15 @@ constexpr TileShape tile_shape(Side side, std::uint32_t tokens, std::uint32_t di
   return side == Side::kKey ? TileShape{dim, tokens, bits} : TileShape{tokens, dim, bits};
 }
 
+// What encode_tile is asked to do.
+struct TileEncoding {
+  Side side;
+  std::uint32_t dim;
+  std::uint32_t bits;
+  EncoderLevel level;
+  const QueryMoments* moments = nullptr;  // of the queries of this KV head; only K tiles at kBest look at them
+};
+
 // Bytes of scratch that encode_tile and decode_token need for this shape (64-byte aligned memory).
 std::size_t codec_scratch_bytes(const TileShape& shape);
 
@@ -36,8 +66,8 @@ std::size_t codec_scratch_bytes(const TileShape& shape);
 // one reads as zeros. Writes record_bytes(shape) bytes. Deterministic: the same rows give the same bytes on every
 // instruction set.
 // Errors: kInvalidArgument, kNonFinite (a NaN or infinity in the rows), kOutOfRange; on error the record is untouched.
-Status encode_tile(Side side, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
-                   std::span<const HalfBits* const> head_blocks, std::byte* scratch, std::uint8_t* record);
+Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const> head_blocks, std::byte* scratch,
+                   std::uint8_t* record);
 
 // Decodes one token of a sealed tile to `dim` un-rotated channels, rounded to half precision (saturating at +-65504).
 void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,

@@ -64,6 +64,38 @@ struct DotVector {
   bool adds = false;
 };
 
+// One row of a tile as the search for codes sees it: values[l] is what lane l should decode to,
+// (code * step + zero) / lane_factor[l] what it will.
+struct RowTarget {
+  const float* values;       // [lanes]
+  const float* lane_factor;  // [lanes], 1 / lane scale
+  const float* lane_weight;  // [lanes], lane scale squared
+  std::size_t lanes;
+  float weight;  // sum of lane_weight
+};
+
+// The line by which a row decodes its codes: code * step + zero.
+struct Line {
+  float step;
+  float zero;
+};
+
+// A line through the weighted centre of codes and scaled values, with the step that minimizes the weighted square
+// error.
+struct LineFit {
+  float step;  // at least 2^-14
+  float value_centre;
+  float code_centre;
+};
+
+// Rows to be added up: values[r * lanes + l] times weights[r], r < count.
+struct WeightedRows {
+  const float* values;
+  const float* weights;
+  std::size_t count;
+  std::size_t lanes;
+};
+
 // One multiply-accumulate of several vectors with one exact tile x[rows, lanes]:
 //   out[i][l] = (adds: out[i][l], else nothing) + sum over r of a[i][r] * x[r][l]
 // The sum runs over r from 0 upwards.
@@ -121,6 +153,26 @@ struct KernelTable {
   // Min/max round-to-nearest of each row to codes 0..top (codes[rows, lanes]), with the row's step and minimum.
   void (*round_rows)(const float* tile, std::size_t rows, std::size_t lanes, float top, std::uint8_t* codes,
                      float* step, float* minimum);
+  // The search for better codes. Sums over a row as in row_deviations, sums over rows from row 0 upwards.
+  float (*sum_values)(const float* values, std::size_t count);
+  // sums[l] = sum over r of a[r][l] * b[r][l].
+  void (*lane_products)(const float* a, const float* b, std::size_t rows, std::size_t lanes, float* sums);
+  // out[l] = start[l] (nullptr: 0) + sum over r of weights[r] * values[r][l]; out may be start.
+  void (*add_rows)(const float* start, const WeightedRows& rows, float* out);
+  // The best line of five that clip the row's range by 0 to 4 eighths and are then fitted to the codes that they give.
+  LineFit (*search_line)(const RowTarget& row, float top);
+  // The line that fits given codes best; middle is any value near the row's.
+  LineFit (*fit_line)(const RowTarget& row, const std::uint8_t* codes, float top, float middle);
+  // The nearest codes 0..top on a line.
+  void (*round_to_line)(const RowTarget& row, const Line& line, float top, std::uint8_t* codes);
+  // values[l] = code * step + zero; errors[l] = row[l] - values[l] * lane_scale[l].
+  void (*decode_line)(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values);
+  void (*line_errors)(const float* row, const float* values, const float* lane_scale, std::size_t lanes, float* errors);
+  // One step of a factorization of a symmetric matrix[size, size], size a multiple of 16, of which only the lower
+  // triangle counts: weights[r] = matrix[pivot][r] / matrix[pivot][pivot] (by its inverse), r < pivot, and these rows
+  // lose weights[r] times the pivot row.
+  void (*eliminate)(float* matrix, std::size_t size, std::size_t pivot, float* weights);
+
   // Codes in the order of format/tile_record.hpp. pack_codes writes every byte of the record from codes_offset on.
   void (*pack_codes)(const std::uint8_t* codes, std::size_t rows, std::size_t lanes, std::uint32_t bits,
                      std::uint8_t* packed);

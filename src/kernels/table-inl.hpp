@@ -7,6 +7,7 @@
 #include "kernels/kernel_table.hpp"
 #include "kernels/normalize-inl.hpp"
 #include "kernels/rotate-inl.hpp"
+#include "kernels/search-inl.hpp"
 #include "kernels/softmax-inl.hpp"
 
 namespace kvarn {
@@ -26,6 +27,15 @@ constexpr KernelTable make_table(const char* name) {
           .row_deviations = row_deviations,
           .normalize = normalize,
           .round_rows = round_rows,
+          .sum_values = sum_values,
+          .lane_products = lane_products,
+          .add_rows = add_rows,
+          .search_line = search_line,
+          .fit_line = fit_line,
+          .round_to_line = round_to_line,
+          .decode_line = decode_line,
+          .line_errors = line_errors,
+          .eliminate = eliminate,
           .pack_codes = pack_codes,
           .decode_values = decode_values,
           .fold_vectors = fold_vectors,

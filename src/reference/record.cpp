@@ -53,6 +53,21 @@ std::vector<std::uint8_t> write_record(const TileShape& shape, const Fields& fie
   return record;
 }
 
+// A tile brought to a root mean square of 1 to 2, and the power of two that it was divided by.
+struct ScaledTile {
+  const FloatTile& tile;
+  int exponent;
+};
+
+SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level level, const Moments* moments) {
+  const bool is_key = spec.axis == Axis::kKey;
+  const std::optional<SecondMoment> moment =
+      level == Level::kBest && is_key && moments != nullptr ? second_moment(*moments, spec.dim) : std::nullopt;
+  const bool refines = level == Level::kBest && (!is_key || moment.has_value());
+  return search(scaled.tile,
+                {spec.bits, scaled.exponent, moment.has_value() ? &*moment : nullptr, refines ? kRefinements : 0});
+}
+
 HalfBits saturated_half(float value) { return float_to_half(std::clamp(value, -kHalfMax, kHalfMax)); }
 
 }  // namespace
@@ -78,16 +93,21 @@ FloatTile rotated_tile(const TileSpec& spec, std::span<const HalfBits* const> ro
   return tile;
 }
 
-Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std::span<const HalfBits* const> rows) {
+Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std::span<const HalfBits* const> rows,
+                                         const Moments* moments) {
   const TileShape shape = shape_of(spec);
   if (validate(shape) != Status::kOk || rows.size() != spec.tokens) return Status::kInvalidArgument;
   for (const HalfBits* row : rows) {
     if (!all_finite({row, spec.dim})) return Status::kNonFinite;
   }
   FloatTile tile = rotated_tile(spec, rows);
-  const int exponent = level == Level::kScaled ? scale_exponent(tile) : 0;
+  const int exponent = level == Level::kOfficial ? 0 : scale_exponent(tile);
   const float unit = std::ldexp(1.0f, -exponent);
   for (float& value : tile.values) value *= unit;
+  if (level == Level::kFast || level == Level::kBest) {
+    const SearchedCodes found = searched(spec, {tile, exponent}, level, moments);
+    return write_record(shape, {found.row_scale, found.row_zero, found.lane_scale}, found.codes);
+  }
   const Balance balance = find_balance(tile);
   const RoundedTile rounded = round_rows(apply_balance(tile, balance), spec.bits);
   const Fields fields = fold_scales(balance, rounded, exponent);

@@ -11,11 +11,13 @@
 #include "base/result.hpp"
 #include "format/tile_record.hpp"
 #include "reference/float_tile.hpp"
+#include "reference/search.hpp"
 
 namespace kvarn::reference {
 
-// How codes are chosen. kOfficial: the published method; kScaled: the same after scaling the tile by a power of two.
-enum class Level : std::uint8_t { kOfficial, kScaled };
+// How codes are chosen. kOfficial: the published method; kScaled: the same after scaling the tile by a power of two;
+// kFast: a search for the least error; kBest: the same, refined, for K as far as queries see the error.
+enum class Level : std::uint8_t { kOfficial, kScaled, kFast, kBest };
 
 // K tiles have channels as rows and tokens as lanes, V tiles the other way round.
 enum class Axis : std::uint8_t { kKey, kValue };
@@ -34,8 +36,10 @@ TileShape shape_of(const TileSpec& spec);
 FloatTile rotated_tile(const TileSpec& spec, std::span<const HalfBits* const> rows);
 
 // A record of record_bytes(shape_of(spec)) bytes. Errors: kInvalidArgument (shape or row count), kNonFinite (a NaN or
-// infinity in the rows), kOutOfRange (a field would be infinite in half precision), in this order.
-Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std::span<const HalfBits* const> rows);
+// infinity in the rows), kOutOfRange (a field would be infinite in half precision), in this order. Only K tiles at
+// kBest look at the moments; without any they are encoded as at kFast.
+Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std::span<const HalfBits* const> rows,
+                                         const Moments* moments = nullptr);
 
 // The record's values, still rotated: (code * row_scale + row_zero) * lane_scale.
 FloatTile decode_rotated(const TileShape& shape, std::span<const std::uint8_t> record);

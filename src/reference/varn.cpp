@@ -2,23 +2,11 @@
 #include "reference/varn.hpp"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cmath>
 
 namespace kvarn::reference {
 namespace {
-
-// The sum of term(lane) over a row's lanes: 16 partial sums over every 16th lane, then halved four times.
-template <class Term>
-float sum_row(std::uint32_t lanes, Term term) {
-  std::array<float, 16> partial{};
-  for (std::uint32_t lane = 0; lane < lanes; ++lane) partial[lane % 16] += term(lane);
-  for (std::uint32_t half = 8; half > 0; half /= 2) {
-    for (std::uint32_t i = 0; i < half; ++i) partial[i] += partial[i + half];
-  }
-  return partial[0];
-}
 
 void update_scales(std::vector<float>& scales, const std::vector<float>& deviations) {
   for (std::size_t i = 0; i < scales.size(); ++i) {

@@ -80,6 +80,12 @@ TEST(CacheSchedule, NoSinkNoTail_AnyOrderOfOperations_AttendsToWhatItReadsBack) 
   run_schedule(config, 14, 2000);
 }
 
+TEST(CacheSchedule, QueriesKept_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
+  CacheConfig config = small_tiles("k4v2");
+  config.level = EncoderLevel::kBest;
+  run_schedule(config, 16, 2000);
+}
+
 TEST(CacheSchedule, OwnRowsSealed_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
   for (const char* preset : {"k8v8", "k4v2"}) {
     CacheConfig config = small_tiles(preset);

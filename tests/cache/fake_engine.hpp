@@ -113,6 +113,34 @@ class FakeEngine {
     head_ = 0;
   }
 
+  // From now on the rows and queries of a token depend on nothing but its position and layer, the text that
+  // text_of(sequence, position) names, and for queries the seed.
+  using TextOf = std::function<std::uint32_t(int sequence, std::int64_t position)>;
+  void set_text(TextOf text_of, std::uint32_t query_seed = 0) {
+    text_of_ = std::move(text_of);
+    query_seed_ = query_seed;
+  }
+
+  // Takes over the first sequence of another engine of the same shape, through a state save and restore of all its
+  // cells.
+  void restore(FakeEngine& from, int sequence) {
+    const auto cells = static_cast<std::uint32_t>(owners_.size());
+    std::vector<HalfBits> rows(std::size_t{cells} * kRow);
+    for (std::uint32_t store = 0; store < 2 * kLayers; store += 2) {
+      ASSERT_EQ(cache_.learn_heads(store, store + 1, {kHeads, kKvHeads, kDim, kDim}), Status::kOk);
+    }
+    for (std::uint32_t store = 0; store < 2 * kLayers; ++store) {
+      from.cache_.read_state_rows(store, 0, 0, cells, rows.data());
+      for (const std::uint32_t cell : from.cells_of(sequence)) {
+        ASSERT_EQ(cache_.write_state_row(store, 0, cell, rows.data() + std::size_t{cell} * kRow), Status::kOk);
+      }
+    }
+    owners_ = from.owners_;
+    positions_ = from.positions_;
+    head_ = from.head_;
+    model_ = from.model_;
+  }
+
   // Every row of a sequence reads back as written, bit for bit.
   void expect_exact(int sequence) {
     std::vector<HalfBits> row(kRow);
@@ -168,11 +196,11 @@ class FakeEngine {
         for (std::size_t token = 0; token < cells.size(); ++token) {
           auto& row = model_[layer * 2 + (side == Side::kValue)][cells[token]];
           row = make_row ? make_row(layer, side, tokens[token]) : std::vector<HalfBits>{};
-          if (row.empty()) row = random_row();
+          if (row.empty()) row = text_of_ ? text_row(layer, side, tokens[token], cells[token]) : random_row();
           ASSERT_EQ(cache_.write_row(store(layer, side), 0, cells[token], row.data()), Status::kOk);
         }
       }
-      attend_and_compare(layer, batch, check);
+      attend_and_compare(layer, batch, queries(layer, tokens, cells), check);
     }
   }
 
@@ -193,11 +221,34 @@ class FakeEngine {
     return row;
   }
 
-  // The cache's attention against the reference over the rows as the cache reads them back.
-  void attend_and_compare(std::uint32_t layer, const BatchMask& batch, Check check) {
+  std::mt19937 generator(std::uint32_t layer, std::uint32_t kind, int sequence, std::uint32_t cell) const {
+    const std::int64_t position = positions_[cell];
+    std::seed_seq seed{text_of_(sequence, position), layer, kind, static_cast<std::uint32_t>(position)};
+    return std::mt19937(seed);
+  }
+
+  std::vector<HalfBits> text_row(std::uint32_t layer, Side side, int sequence, std::uint32_t cell) const {
+    std::mt19937 random = generator(layer, side == Side::kKey ? 0 : 1, sequence, cell);
     std::normal_distribution<float> normal;
-    std::vector<float> q(std::size_t{batch.queries} * kHeads * kDim);
-    for (float& value : q) value = normal(random_);
+    std::vector<HalfBits> row(kRow);
+    for (HalfBits& value : row) value = float_to_half(normal(random));
+    return row;
+  }
+
+  std::vector<float> queries(std::uint32_t layer, const std::vector<int>& tokens,
+                             const std::vector<std::uint32_t>& cells) {
+    std::vector<float> q;
+    for (std::size_t token = 0; token < tokens.size(); ++token) {
+      std::mt19937 own = text_of_ ? generator(layer, 2 + query_seed_, tokens[token], cells[token]) : std::mt19937();
+      std::mt19937& random = text_of_ ? own : random_;
+      std::normal_distribution<float> normal;
+      for (std::uint32_t at = 0; at < kHeads * kDim; ++at) q.push_back(normal(random));
+    }
+    return q;
+  }
+
+  // The cache's attention against the reference over the rows as the cache reads them back.
+  void attend_and_compare(std::uint32_t layer, const BatchMask& batch, const std::vector<float>& q, Check check) {
     std::vector<float> out(q.size(), -1.0f);
     const AttentionTensors tensors{q.data(), 0, kHeads * kDim, kDim, out.data(), 0, kHeads * kDim, kDim};
     AttentionParams params;
@@ -246,6 +297,8 @@ class FakeEngine {
   std::vector<std::int64_t> positions_;
   std::size_t head_ = 0;
   std::int64_t window_ = 0;
+  TextOf text_of_;
+  std::uint32_t query_seed_ = 0;
   std::vector<std::vector<std::vector<HalfBits>>> model_;  // [layer*2 + side][cell]
   double tolerance_;
   std::uint64_t mismatches_ = 0;

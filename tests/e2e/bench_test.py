@@ -95,7 +95,7 @@ def test_encode_covers_every_side_and_gives_shares(paths, tmp_path):
     assert result.returncode == 0, result.stderr
     rows = json.loads(file.read_text())["results"]
     assert [(row["level"], row["bits"], row["side"]) for row in rows] == [
-        (level, bits, side) for level in ("scaled", "official") for bits in (4, 2) for side in ("k", "v", "k+v")]
+        (level, bits, side) for level in ("best", "fast", "official") for bits in (4, 2) for side in ("k", "v", "k+v")]
     for row in rows:
         assert row["share_of_prompt_time"] == pytest.approx(row["microseconds_per_token"] * 1e-6 * 2 * 3 * 100)
         assert row["share_of_decode_time"] == pytest.approx(row["share_of_prompt_time"] / 10)

@@ -14,7 +14,10 @@ using reference::Level;
 constexpr Axis kBothAxes[] = {Axis::kKey, Axis::kValue};
 
 std::string axis_text(Axis axis) { return axis == Axis::kKey ? "k" : "v"; }
-std::string level_text(Level level) { return level == Level::kOfficial ? "official" : "scaled"; }
+std::string level_text(Level level) {
+  constexpr const char* kNames[] = {"official", "scaled", "fast", "best"};
+  return kNames[static_cast<int>(level)];
+}
 
 ExactRows step_rows(std::uint32_t tokens, std::uint32_t dim) {
   ExactRows rows(tokens, dim);
@@ -75,11 +78,18 @@ std::vector<GoldenTile> golden_tiles() {
       tiles.push_back({{axis, 32, 64, bits}, Level::kScaled, "uneven"});
     }
     for (const std::uint32_t bits : {4u, 2u}) tiles.push_back({{axis, 32, 64, bits}, Level::kOfficial, "uneven"});
+    for (const std::uint32_t bits : {4u, 2u}) tiles.push_back({{axis, 32, 64, bits}, Level::kFast, "uneven"});
+    for (const char* content : {"constant", "largest", "subnormal"}) {
+      tiles.push_back({{axis, 16, 32, 4}, Level::kFast, content});
+    }
     for (const char* content : {"zeros", "mixed_zeros", "constant", "largest", "subnormal", "outlier", "small"}) {
       tiles.push_back({{axis, 16, 32, 4}, Level::kScaled, content});
     }
     tiles.push_back({{axis, 16, 32, 4}, Level::kOfficial, "small"});
     tiles.push_back({{axis, 48, 48, 3}, Level::kScaled, "even"});
+  }
+  for (const std::uint32_t bits : {4u, 2u}) {
+    tiles.push_back({{Axis::kValue, 32, 64, bits}, Level::kBest, "uneven"});
   }
   tiles.push_back({{Axis::kKey, 32, 80, 5}, Level::kScaled, "even"});
   tiles.push_back({{Axis::kValue, 48, 80, 5}, Level::kScaled, "even"});

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -27,7 +28,35 @@ reference::TileSpec spec_of(const CodecCase& c) {
 }
 
 reference::Level level_of(const CodecCase& c) {
-  return c.level == EncoderLevel::kScaled ? reference::Level::kScaled : reference::Level::kOfficial;
+  switch (c.level) {
+    case EncoderLevel::kScaled:
+      return reference::Level::kScaled;
+    case EncoderLevel::kFast:
+      return reference::Level::kFast;
+    case EncoderLevel::kBest:
+      return reference::Level::kBest;
+    default:
+      return reference::Level::kOfficial;
+  }
+}
+
+// Moments of 40 queries of three heads with a mean each and channels of very different sizes.
+reference::Moments query_moments(std::uint32_t dim) {
+  std::mt19937 random(dim);
+  std::normal_distribution<float> normal(0.0f, 1.0f);
+  reference::Moments moments{std::vector<float>(dim), std::vector<float>(3 * dim), 40.0f};
+  for (std::size_t head = 0; head < 3; ++head) {
+    std::vector<float> mean(dim);
+    for (float& value : mean) value = normal(random);
+    for (int query = 0; query < 40; ++query) {
+      for (std::size_t channel = 0; channel < dim; ++channel) {
+        const float value = mean[channel] + normal(random) * (channel % 5 == 1 ? 4.0f : 0.25f);
+        moments.squares[channel] += value * value;
+        moments.sums[head * dim + channel] += value;
+      }
+    }
+  }
+  return moments;
 }
 
 std::vector<const HalfBits*> row_pointers(const Halves& rows, std::uint32_t dim) {
@@ -65,13 +94,14 @@ struct Scratch {
 
 std::string describe(const CodecCase& c) {
   return std::string(kernels().name) + (c.side == Side::kKey ? " K " : " V ") + std::to_string(c.tokens) + "x" +
-         std::to_string(c.dim) + " " + std::to_string(c.bits) + " bits" +
-         (c.level == EncoderLevel::kScaled ? " scaled" : " official");
+         std::to_string(c.dim) + " " + std::to_string(c.bits) + " bits" + " " + std::string(level_name(c.level));
 }
 
 void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
   const auto pointers = row_pointers(rows, c.dim);
-  const auto expected = reference::encode(spec_of(c), level_of(c), pointers);
+  const reference::Moments seen = query_moments(c.dim);
+  const QueryMoments moments{seen.squares.data(), seen.sums.data(), 3, seen.weight};
+  const auto expected = reference::encode(spec_of(c), level_of(c), pointers, &seen);
   const HeadBlocks exact(c.side, c.dim, rows);
   const std::size_t size = record_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits));
   for (const KernelTable* table : available_kernels()) {
@@ -79,7 +109,8 @@ void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
     SCOPED_TRACE(describe(c));
     Scratch scratch(c);
     std::vector<std::uint8_t> record(size, 0xA5);
-    const Status status = encode_tile(c.side, c.dim, c.bits, c.level, exact.pointers, scratch.data(), record.data());
+    const Status status =
+        encode_tile({c.side, c.dim, c.bits, c.level, &moments}, exact.pointers, scratch.data(), record.data());
     ASSERT_EQ(status, expected.status());
     if (status != Status::kOk) {
       EXPECT_EQ(record, std::vector<std::uint8_t>(size, 0xA5)) << "an error must not touch the record";
@@ -109,13 +140,16 @@ Halves normal_rows(const CodecCase& c, std::uint32_t seed, float scale = 1.0f) {
   return rows;
 }
 
+constexpr EncoderLevel kLevels[] = {EncoderLevel::kOfficial, EncoderLevel::kScaled, EncoderLevel::kFast,
+                                    EncoderLevel::kBest};
+
 template <class Body>
 void for_each_case(std::span<const std::uint32_t> dims, std::span<const std::uint32_t> tokens, Body body) {
   for (const std::uint32_t dim : dims) {
     for (const std::uint32_t count : tokens) {
       for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
         for (const Side side : {Side::kKey, Side::kValue}) {
-          for (const EncoderLevel level : {EncoderLevel::kOfficial, EncoderLevel::kScaled}) {
+          for (const EncoderLevel level : kLevels) {
             body(CodecCase{side, count, dim, bits, level});
           }
         }
@@ -171,6 +205,30 @@ TEST(TileCodec, DegenerateTiles_GiveTheReferenceBytes) {
   });
 }
 
+TEST(TileCodec, BestLevel_WithoutQueriesGivesTheFastRecordOfKeys) {
+  const CodecCase c{Side::kKey, 128, 64, 3, EncoderLevel::kBest};
+  const HeadBlocks exact(c.side, c.dim, normal_rows(c, 12));
+  Scratch scratch(c);
+  const auto record = [&](EncoderLevel level, const QueryMoments* moments) {
+    std::vector<std::uint8_t> bytes(record_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits)));
+    const TileEncoding encoding{c.side, c.dim, c.bits, level, moments};
+    EXPECT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), bytes.data()), Status::kOk);
+    return bytes;
+  };
+  const std::vector<float> none(4 * c.dim);
+  const std::vector<float> broken(4 * c.dim, std::numeric_limits<float>::infinity());
+  const QueryMoments unseen{none.data(), none.data() + c.dim, 3, 0.0f};
+  const QueryMoments zeros{none.data(), none.data() + c.dim, 3, 1.0f};
+  const QueryMoments infinite{broken.data(), broken.data() + c.dim, 3, 1.0f};
+  for (const QueryMoments* moments : {static_cast<const QueryMoments*>(nullptr), &unseen, &zeros, &infinite}) {
+    EXPECT_EQ(record(EncoderLevel::kBest, moments), record(EncoderLevel::kFast, nullptr));
+  }
+  const reference::Moments seen = query_moments(c.dim);
+  const QueryMoments moments{seen.squares.data(), seen.sums.data(), 3, seen.weight};
+  EXPECT_NE(record(EncoderLevel::kBest, &moments), record(EncoderLevel::kFast, nullptr));
+  EXPECT_EQ(record(EncoderLevel::kFast, &moments), record(EncoderLevel::kFast, nullptr));
+}
+
 TEST(TileCodec, NanOrInfinity_IsRefused) {
   const CodecCase c{Side::kValue, 32, 64, 4, EncoderLevel::kScaled};
   for (const HalfBits bad : {0x7C00, 0xFC00, 0x7E00, 0xFFFF}) {
@@ -195,7 +253,7 @@ TEST(TileCodec, MissingBlock_ReadsAsZeros) {
         ASSERT_TRUE(select_kernels(table->name));
         Scratch scratch(c);
         std::vector<std::uint8_t> record(expected.value().size());
-        ASSERT_EQ(encode_tile(side, dim, 4, c.level, exact.pointers, scratch.data(), record.data()), Status::kOk);
+        ASSERT_EQ(encode_tile({side, dim, 4, c.level}, exact.pointers, scratch.data(), record.data()), Status::kOk);
         EXPECT_EQ(record, expected.value()) << describe(c);
       }
     }
@@ -209,8 +267,8 @@ TEST(TileCodec, InvalidShapes_AreRefused) {
   Scratch scratch(good);
   std::vector<std::uint8_t> record(4096);
   const auto encode = [&](std::uint32_t dim, std::uint32_t bits, std::size_t blocks) {
-    return encode_tile(Side::kKey, dim, bits, EncoderLevel::kScaled, std::span(pointers).first(blocks), scratch.data(),
-                       record.data());
+    return encode_tile({Side::kKey, dim, bits, EncoderLevel::kScaled}, std::span(pointers).first(blocks),
+                       scratch.data(), record.data());
   };
   EXPECT_EQ(encode(16, 4, 1), Status::kOk);
   EXPECT_EQ(encode(8, 4, 1), Status::kInvalidArgument);

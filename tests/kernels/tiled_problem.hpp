@@ -241,7 +241,7 @@ class TiledProblem {
         pointers.push_back(blocks.back()->data() + std::size_t{head} * 16 * dim);
       }
       std::byte* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
-      const Status status = encode_tile(side, dim, bits, EncoderLevel::kScaled, pointers, aligned,
+      const Status status = encode_tile({side, dim, bits, EncoderLevel::kScaled}, pointers, aligned,
                                         memory.records.data() + head * record_bytes(record_shape));
       if (status != Status::kOk) std::abort();
     }

@@ -1,0 +1,99 @@
+// What the queries of a sequence have looked like: samples of one tile's queries, and their moments summed up along the
+// tiles of a sequence. One layer at a time; knows nothing of cells, masks or of which tile follows which.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/half.hpp"
+
+namespace kvarn {
+
+// How much the queries of a tile count that starts at this rank of its sequence: with index = start_rank / tile_tokens,
+// rounded down, 1 for index 0, index for powers of two, and 0 (they are not kept) for all others. So the sum stands for
+// all queries so far, while its parts grow with the logarithm of the length. A tile that starts between multiples of
+// tile_tokens (a fork) stands in for the tile it branched off.
+constexpr std::uint64_t contribution_weight(std::uint64_t start_rank, std::uint32_t tile_tokens) {
+  const std::uint64_t index = start_rank / tile_tokens;
+  if (index == 0) return 1;
+  return std::has_single_bit(index) ? index : 0;
+}
+
+// The queries of one layer.
+struct QueryShape {
+  static constexpr std::uint32_t kMaxSampled = 64;  // queries of one KV head that are kept of a tile, if heads allow
+
+  std::uint32_t tile_tokens = 0;
+  std::uint32_t kv_heads = 0;
+  std::uint32_t group = 0;  // query heads that share a KV head
+  std::uint32_t dim = 0;
+
+  std::uint32_t heads() const { return kv_heads * group; }
+  // Rows step-1, 2*step-1, ... of a tile are sampled, with all heads of their query. A power of two; the first token of
+  // a sequence, whose queries are like no others, is left out wherever not all rows are sampled.
+  std::uint32_t step() const {
+    std::uint32_t step = 1;
+    while (tile_tokens / step > 1 && tile_tokens / step * group > kMaxSampled) step *= 2;
+    return step;
+  }
+  std::uint32_t samples() const { return tile_tokens / step(); }  // 1 to kMaxSampled
+  bool is_sampled(std::uint32_t row) const { return row % step() == step() - 1; }
+  std::uint32_t sample_of(std::uint32_t row) const { return row / step(); }
+  // The moments of one KV head: squares [dim], then sums [group, dim] (codec/query_moments.hpp).
+  std::size_t moment_values() const { return std::size_t{1 + group} * dim; }
+};
+
+// The sampled queries of one tile, in 8 bits a channel and one unit a query and head. A sample is there or not.
+class QuerySamples {
+ public:
+  explicit QuerySamples(const QueryShape& shape);
+
+  // Keeps a query, q[head * head_stride + channel], in the place of what was there. One that half precision cannot hold
+  // (a NaN, beyond 65504) is not kept, and what was there is forgotten.
+  void keep(std::uint32_t sample, const float* q, std::size_t head_stride);
+  void forget(std::uint32_t sample) { present_ &= ~(std::uint64_t{1} << sample); }
+  std::uint32_t count() const { return static_cast<std::uint32_t>(std::popcount(present_)); }
+
+  // Adds weight times the moments of the queries of one KV head's group to moments[moment_values()].
+  void add_moments(std::uint32_t kv_head, float weight, float* moments) const;
+  std::size_t bytes() const;
+
+ private:
+  QueryShape shape_;
+  std::uint64_t present_ = 0;       // bit s: sample s is there
+  std::vector<std::int8_t> codes_;  // [samples, heads, dim]
+  std::vector<float> units_;        // [samples, heads]: value = code * unit
+};
+
+// The moments of a sequence's queries up to the end of a tile, for all KV heads of a layer. Never changes: tiles,
+// branches and copies share it. In half precision with one exponent for each array of squares or sums.
+class QueryHistory {
+ public:
+  // What was before (nullptr: nothing) and, weight times, the samples of one more tile.
+  QueryHistory(const QueryShape& shape, const QueryHistory* before, const QuerySamples& samples, float weight);
+  // The history that bytes() of another one spells; nullptr if it is not one of this shape.
+  static std::shared_ptr<const QueryHistory> parse(const QueryShape& shape, std::span<const std::uint8_t> bytes);
+  static std::size_t bytes_of(const QueryShape& shape) { return word_count(shape) * sizeof(std::uint16_t); }
+
+  float weight() const;  // sum of the weights of one head's queries
+  // Writes the moments of one KV head to moments[moment_values()].
+  void read(const QueryShape& shape, std::uint32_t kv_head, float* moments) const;
+  std::span<const std::uint8_t> bytes() const;
+  bool equals(const QueryHistory& other) const { return words_ == other.words_; }
+
+ private:
+  explicit QueryHistory(std::vector<std::uint16_t> words) : words_(std::move(words)) {}
+  static std::size_t word_count(const QueryShape& shape) {
+    return kWeightWords + std::size_t{shape.kv_heads} * (1 + shape.group) * (1 + shape.dim);
+  }
+
+  static constexpr std::size_t kWeightWords = 2;
+  // Weight as a float; then for each KV head its 1 + group arrays: exponent, dim half-precision values.
+  std::vector<std::uint16_t> words_;
+};
+
+}  // namespace kvarn

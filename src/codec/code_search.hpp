@@ -1,0 +1,58 @@
+// The search for the codes, row lines and lane scales that lose least of a tile: the levels `fast` and `best`.
+// Sits on kernels; knows nothing of records, queries or caches. The arithmetic is normative
+// (docs/format/tile_record.md).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/half.hpp"
+
+namespace kvarn {
+
+// A tile[rows, lanes] whose root mean square lies between 1 and 2, and the exponents of its fields: a stored lane scale
+// is lane_scale * 2^lane_exponent, a row's step and zero are stored times 2^row_exponent.
+struct SearchedTile {
+  const float* values;
+  std::size_t rows;
+  std::size_t lanes;
+  std::uint32_t bits;
+  int lane_exponent;  // -4 to 8
+  int row_exponent;
+};
+
+// How much an error of the tile matters: the sum over lanes of e^T second_moment e, where e is the lane's column of
+// errors. Both arrays are [rows, rows]; nullptr: every error counts alike.
+struct ErrorMeasure {
+  const float* second_moment = nullptr;  // symmetric, positive definite
+  // unit lower triangular M: second_moment = M^T D M with D diagonal; zeros above the diagonal
+  const float* feedback = nullptr;
+};
+
+// What the search finds and needs on its way.
+struct SearchState {
+  std::uint8_t* codes;   // [rows, lanes]
+  HalfBits* row_scale;   // [rows], as the record holds it
+  HalfBits* row_zero;    // [rows]
+  HalfBits* lane_field;  // [lanes]
+  float* step;           // [rows]
+  float* zero;           // [rows]
+  float* lane_scale;     // [lanes]
+  float* lane_factor;    // [lanes]
+  float* lane_weight;    // [lanes]
+  float* target;         // [lanes]
+  float* products;       // [2, lanes]
+  float* errors;         // [rows, lanes]
+  float* decoded;        // [rows, lanes], before the lane scales
+  float* row_weights;    // [rows]
+};
+
+// Finds codes and fields into state: lanes to a root mean square of one, then row by row the line of least error; with
+// a measure each row also makes good what the rows before it have lost. Then `refinements` times: lane scales, lines
+// and codes in turn, each by the measure.
+void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, int refinements, const SearchState& state);
+
+// Fills feedback[rows, rows] from second_moment, destroying `work` of the same size.
+void factor_second_moment(const float* second_moment, std::size_t rows, float* work, float* feedback);
+
+}  // namespace kvarn

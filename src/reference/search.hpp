@@ -1,0 +1,52 @@
+// The levels `fast` and `best`: lines of least error through each row, error feedback between rows, refinement in
+// turns. Part of the scalar truth that only tests link; kernels must reproduce these bits.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/half.hpp"
+#include "reference/float_tile.hpp"
+
+namespace kvarn::reference {
+
+inline constexpr int kRefinements = 2;  // at level `best`
+
+// Moments of the un-rotated queries of one KV head, weighted: squares[c], sums[head * dim + c], and the weight of one
+// head's queries.
+struct Moments {
+  std::vector<float> squares;
+  std::vector<float> sums;
+  float weight = 0.0f;
+};
+
+// How much an error of one lane, a column of the tile, matters: error^T second_moment error, [rows, rows].
+using SecondMoment = FloatTile;
+
+// The second moment of the rotated queries with damping; nothing without queries.
+std::optional<SecondMoment> second_moment(const Moments& moments, std::uint32_t dim);
+
+// Unit lower triangular M with second_moment = M^T D M.
+FloatTile feedback_matrix(const SecondMoment& moment);
+
+// What a search finds: fields as the record holds them.
+struct SearchedCodes {
+  std::vector<std::uint8_t> codes;  // [rows, lanes]
+  std::vector<HalfBits> row_scale;
+  std::vector<HalfBits> row_zero;
+  std::vector<HalfBits> lane_scale;
+};
+
+// How a tile is searched. moment may be nullptr: every error counts alike.
+struct SearchOrder {
+  std::uint32_t bits;
+  int exponent;  // the tile's values were multiplied with 2^-exponent
+  const SecondMoment* moment;
+  int refinements;
+};
+
+SearchedCodes search(const FloatTile& tile, const SearchOrder& order);
+
+}  // namespace kvarn::reference

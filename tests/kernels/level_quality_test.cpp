@@ -1,0 +1,160 @@
+// What the encoder levels lose, seen by attention over one synthetic tile: `best` is never worse than the published
+// method, whatever the rows and queries are like. Queries that judge are not those that the encoder was told of.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "codec/tile_codec.hpp"
+#include "format/exact_block.hpp"
+
+namespace kvarn {
+namespace {
+
+constexpr std::uint32_t kTokens = 128;
+constexpr int kQueries = 48;
+
+struct Kind {
+  const char* name;
+  float outlier;     // factor of every 29th channel
+  float mean;        // of every channel, in deviations
+  float unevenness;  // tokens have sizes 2^-x to 2^x
+  float query_mean;  // of every query channel, in deviations
+};
+
+using Floats = std::vector<float>;
+
+Floats normal_rows(std::uint32_t rows, std::uint32_t dim, std::mt19937& random) {
+  std::normal_distribution<float> normal(0.0f, 1.0f);
+  Floats values(std::size_t{rows} * dim);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+// Rows as half precision holds them.
+Floats sample_rows(const Kind& kind, std::uint32_t dim, std::mt19937& random) {
+  Floats rows = normal_rows(kTokens, dim, random);
+  const Floats means = normal_rows(1, dim, random);
+  std::uniform_real_distribution<float> size(-kind.unevenness, kind.unevenness);
+  for (std::uint32_t token = 0; token < kTokens; ++token) {
+    const float factor = std::exp2(size(random));
+    for (std::uint32_t channel = 0; channel < dim; ++channel) {
+      float& value = rows[std::size_t{token} * dim + channel];
+      value = (value + kind.mean * means[channel]) * factor * (channel % 29 == 3 ? kind.outlier : 1.0f);
+      value = half_to_float(float_to_half(value));
+    }
+  }
+  return rows;
+}
+
+Floats encode_and_decode(Side side, const Floats& rows, const TileEncoding& encoding) {
+  const std::uint32_t dim = encoding.dim;
+  const HeadBlockLayout layout = side == Side::kKey ? key_block_layout(dim) : value_block_layout(dim);
+  std::vector<HalfBits> blocks(rows.size());
+  std::vector<const HalfBits*> pointers;
+  for (std::uint32_t token = 0; token < kTokens; ++token) {
+    HalfBits* block = &blocks[token / kBlockTokens * head_block_values(dim)];
+    if (token % kBlockTokens == 0) pointers.push_back(block);
+    std::vector<HalfBits> channels;
+    for (std::uint32_t channel = 0; channel < dim; ++channel) {
+      channels.push_back(float_to_half(rows[std::size_t{token} * dim + channel]));
+    }
+    put_channels(layout, channels.data(), token % kBlockTokens, block);
+  }
+  const TileShape shape = tile_shape(side, kTokens, dim, encoding.bits);
+  std::vector<std::byte> scratch(codec_scratch_bytes(shape) + 64);
+  std::byte* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
+  std::vector<std::uint8_t> record(record_bytes(shape));
+  EXPECT_EQ(encode_tile(encoding, pointers, aligned, record.data()), Status::kOk);
+  std::vector<HalfBits> halves(rows.size());
+  decode_tokens(side, dim, kTokens, encoding.bits, record.data(), aligned, halves.data(), dim);
+  Floats decoded;
+  for (const HalfBits half : halves) decoded.push_back(half_to_float(half));
+  return decoded;
+}
+
+Floats attention(const Floats& query, const Floats& keys, const Floats& values) {
+  const std::size_t dim = query.size();
+  std::vector<double> weights(kTokens);
+  for (std::size_t token = 0; token < kTokens; ++token) {
+    for (std::size_t c = 0; c < dim; ++c) weights[token] += double{query[c]} * keys[token * dim + c];
+    weights[token] /= std::sqrt(static_cast<double>(dim));
+  }
+  const double most = *std::max_element(weights.begin(), weights.end());
+  double sum = 0.0;
+  for (double& weight : weights) sum += weight = std::exp(weight - most);
+  Floats out(dim);
+  for (std::size_t c = 0; c < dim; ++c) {
+    double total = 0.0;
+    for (std::size_t token = 0; token < kTokens; ++token) total += weights[token] * values[token * dim + c];
+    out[c] = static_cast<float>(total / sum);
+  }
+  return out;
+}
+
+struct Problem {
+  Floats keys;
+  Floats values;
+  Floats told;     // queries that the encoder knows the moments of
+  Floats judging;  // queries that come later
+};
+
+Problem make_problem(const Kind& kind, std::uint32_t dim) {
+  std::mt19937 random(dim);
+  Problem problem{sample_rows(kind, dim, random), sample_rows(kind, dim, random), {}, {}};
+  const Floats mean = normal_rows(1, dim, random);
+  for (Floats* queries : {&problem.told, &problem.judging}) {
+    *queries = normal_rows(kQueries, dim, random);
+    for (std::size_t i = 0; i < queries->size(); ++i) {
+      (*queries)[i] = (*queries)[i] * (i % dim % 5 == 1 ? 2.0f : 0.5f) + kind.query_mean * mean[i % dim];
+    }
+  }
+  return problem;
+}
+
+// The mean square of what attention's output loses, over all judging queries.
+double output_error(const Problem& problem, std::uint32_t dim, std::uint32_t bits, EncoderLevel level) {
+  Floats squares(dim);
+  Floats sums(dim);
+  for (std::size_t i = 0; i < problem.told.size(); ++i) {
+    squares[i % dim] += problem.told[i] * problem.told[i];
+    sums[i % dim] += problem.told[i];
+  }
+  const QueryMoments moments{squares.data(), sums.data(), 1, kQueries};
+  const Floats keys = encode_and_decode(Side::kKey, problem.keys, {Side::kKey, dim, bits, level, &moments});
+  const Floats values = encode_and_decode(Side::kValue, problem.values, {Side::kValue, dim, bits, level, &moments});
+  double error = 0.0;
+  for (std::size_t at = 0; at < problem.judging.size(); at += dim) {
+    const auto first = problem.judging.begin() + static_cast<std::ptrdiff_t>(at);
+    const Floats query(first, first + dim);
+    const Floats exact = attention(query, problem.keys, problem.values);
+    const Floats lossy = attention(query, keys, values);
+    for (std::size_t c = 0; c < dim; ++c) error += std::pow(double{lossy[c]} - exact[c], 2.0);
+  }
+  return error / static_cast<double>(problem.judging.size());
+}
+
+TEST(EncoderLevels, BestLosesNoMoreThanThePublishedMethod) {
+  const Kind kinds[] = {{"even", 1, 0, 0, 0},          {"outlier channels", 8, 0, 0, 0},
+                        {"channel means", 1, 3, 0, 0}, {"uneven tokens", 1, 0, 1, 0},
+                        {"query mean", 1, 0, 0, 1},    {"all of it", 8, 1, 0.5f, 0.5f}};
+  for (const Kind& kind : kinds) {
+    for (const std::uint32_t dim : {64u, 128u, 256u}) {
+      const Problem problem = make_problem(kind, dim);
+      for (const std::uint32_t bits : {2u, 3u, 4u, 8u}) {
+        const double official = output_error(problem, dim, bits, EncoderLevel::kOfficial);
+        const double best = output_error(problem, dim, bits, EncoderLevel::kBest);
+        const std::string name =
+            std::string(kind.name) + ", " + std::to_string(dim) + " channels, " + std::to_string(bits) + " bits";
+        RecordProperty(name, std::to_string(best / official));
+        EXPECT_LE(best, official * 1.01) << name;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvarn
