@@ -1,6 +1,6 @@
 """What the measuring programs share: where the host's programs are, how they run with and without the plugin, what the machine is.
 
-Set by ./kvarn bench and ./kvarn eval: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_BENCH, KVARN_MODEL, KVARN_MODEL_GEMMA,
+Set by ./kvarn bench: KVARN_ENGINE_BIN, KVARN_PLUGIN, KVARN_PROGRAM, KVARN_BENCH, KVARN_MODEL, KVARN_MODEL_GEMMA,
 KVARN_TEXT.
 """
 
@@ -14,7 +14,7 @@ import sys
 def path(name):
     value = os.environ.get(name)
     if not value:
-        sys.exit(f"{name} is not set: run this through ./kvarn bench or ./kvarn eval")
+        sys.exit(f"{name} is not set: run this through ./kvarn bench")
     return value
 
 
@@ -37,7 +37,7 @@ def command():
     """What was run, without the folders of this machine."""
     name = os.path.basename(sys.argv[0]).removesuffix(".py")
     arguments = [os.path.basename(argument) if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
-    return " ".join(["./kvarn", *(["eval"] if name == "quality" else ["bench", name]), *(shlex.quote(argument) for argument in arguments)])
+    return " ".join(["./kvarn", "bench", name, *(shlex.quote(argument) for argument in arguments)])
 
 
 def machine(threads):

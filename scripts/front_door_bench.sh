@@ -14,9 +14,73 @@ command_bench() {
   esac
 }
 
+# command_eval ARGS...: kvarn-eval; -m may name a pinned model; --report FILE makes a page of what it wrote.
 command_eval() {
-  run_measurement quality.py llama-perplexity "$@"
+  local report json arguments has_model
+  take_outputs eval report "$@"
+  [[ -z $report || $report == *.html ]] || fail "'$report' is no page" "give --report a name that ends in .html"
+  [[ -z $report || -w $(dirname -- "$report") ]] || fail "cannot write '$report'" "give --report a folder that can be written"
+  prepare_eval "${arguments[@]}"
+  [[ -z $report ]] || need_packages plot
+  release_lock
+  if [[ -z $report ]]; then
+    exec "$(eval_path)" "${arguments[@]}" ${json:+--json "$json"}
+  fi
+  [[ -n $json ]] || json=$cache_dir/logs/eval.json
+  "$(eval_path)" "${arguments[@]}" --json "$json"
+  exec "$python" -B "$KVARN_ROOT/bench/quality_report.py" "$json" -o "$report"
 }
+
+# take_outputs COMMAND NAME ARGS...: sets the variable NAME to the value of --NAME, json to that of --json, arguments to the rest.
+take_outputs() {
+  local command=$1 name=$2 option value
+  shift 2
+  printf -v "$name" ''
+  json=""
+  arguments=()
+  while (($#)); do
+    option=${1%%=*}
+    if [[ $option != "--$name" && $option != --json ]]; then
+      arguments+=("$1")
+      shift
+      continue
+    fi
+    if [[ $1 == *=* ]]; then
+      value=${1#*=}
+      shift
+    else
+      (($# >= 2)) || fail "option '$1' needs a value" "./kvarn $command --help lists the options"
+      value=$2
+      shift 2
+    fi
+    printf -v "${option#--}" '%s' "$value"
+  done
+}
+
+# prepare_eval ARGS...: builds the program; adds the model and the text that were not named to arguments.
+prepare_eval() {
+  local argument has_text=no
+  take_model "$@"
+  need_program
+  need_project OFF kvarn-eval
+  for argument in "$@"; do
+    case $argument in
+      -h | --help) return ;;
+      -f | --text | --text=*) has_text=yes ;;
+    esac
+  done
+  if [[ $has_model == no ]]; then
+    resolve_model smollm2
+    arguments+=(-m "$model_path")
+  fi
+  if [[ $has_text == no ]]; then
+    need_text
+    arguments+=(--text "$text_path")
+  fi
+  export KVARN_CACHE=$cache_dir
+}
+
+eval_path() { echo "$project_build/bin/kvarn-eval"; }
 
 bench_path() { echo "$project_build/bin/kvarn-bench"; }
 
@@ -28,28 +92,8 @@ need_bench() {
 
 # measure_attention ARGS...: kvarn-bench attention; --plot FILE draws what it wrote.
 measure_attention() {
-  local plot="" json="" arguments=()
-  while (($#)); do
-    case $1 in
-      --plot | --json)
-        (($# >= 2)) || fail "option '$1' needs a value" "./kvarn bench attention --help lists the options"
-        if [[ $1 == --plot ]]; then plot=$2; else json=$2; fi
-        shift 2
-        ;;
-      --plot=*)
-        plot=${1#*=}
-        shift
-        ;;
-      --json=*)
-        json=${1#*=}
-        shift
-        ;;
-      *)
-        arguments+=("$1")
-        shift
-        ;;
-    esac
-  done
+  local plot json arguments
+  take_outputs "bench attention" plot "$@"
   [[ -z $plot || $plot == *.svg || $plot == *.png ]] || fail "'$plot' is no picture" "give --plot a name that ends in .svg or .png"
   [[ -z $plot || -w $(dirname -- "$plot") ]] || fail "cannot write '$plot'" "give --plot a folder that can be written"
   need_bench

@@ -75,9 +75,10 @@ void Engine::load_plugin() {
   }
   take_error();
   // Why it was refused goes into the one line of the error instead.
-  log_state().show_notices = false;
-  plugin_ = ggml_backend_load(file.c_str());
-  log_state().show_notices = true;
+  {
+    const NoticePause pause;
+    plugin_ = ggml_backend_load(file.c_str());
+  }
   if (plugin_ == nullptr || ggml_backend_reg_dev_count(plugin_) == 0) {
     throw UserError(fmt::format("the plugin {} does not serve: {}", file, take_error()), "./kvarn doctor says more");
   }
@@ -118,6 +119,10 @@ std::optional<ggml_kvarn_account> Engine::account() const {
 ggml_backend_dev_t Engine::device() const {
   return plugin_ != nullptr ? ggml_backend_reg_dev_get(plugin_, 0) : nullptr;
 }
+
+Engine::NoticePause::NoticePause() { log_state().show_notices = false; }
+
+Engine::NoticePause::~NoticePause() { log_state().show_notices = true; }
 
 std::string Engine::take_error() {
   const std::string text = std::exchange(log_state().first_error, {});

@@ -40,6 +40,15 @@ class Engine {
   // The first error that llama.cpp logged since the last call, one line; "no reason given" if none.
   static std::string take_error();
 
+  // While one lives, KVarN's notices are not shown: somebody means to do without it.
+  class NoticePause {
+   public:
+    NoticePause();
+    ~NoticePause();
+    NoticePause(const NoticePause&) = delete;
+    NoticePause& operator=(const NoticePause&) = delete;
+  };
+
   // File names: the plugin that would be loaded, and the folder of llama.cpp's libraries.
   static std::string plugin_file();
   static std::string library_folder();

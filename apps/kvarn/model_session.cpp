@@ -2,14 +2,27 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "engine.hpp"
 #include "user_error.hpp"
 
 namespace kvarn::program {
+namespace {
+
+bool on_graph_value(ggml_tensor* tensor, bool ask, void* observer) {
+  auto& graph = *static_cast<GraphObserver*>(observer);
+  if (ask) return graph.wants(*tensor);
+  graph.see(*tensor);
+  return true;
+}
+
+}  // namespace
 
 void check_model_file(const std::string& file) {
   if (!std::filesystem::is_regular_file(file)) {
@@ -51,7 +64,23 @@ ContextPointer ModelSession::make_context(const ContextSettings& settings) const
   params.swa_full = false;  // sliding windows hold their window, as in llama.cpp's own programs
   params.n_threads = settings.threads;
   params.n_threads_batch = settings.threads;
+  params.n_batch = std::max(params.n_batch, settings.micro_batch_tokens);
+  params.n_seq_max = settings.sequences;
+  params.kv_unified = settings.sequences > 1;
+  params.n_outputs_max = settings.logit_rows;
+  if (settings.host_cache) {
+    params.offload_kqv = false;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_ENABLED;
+    params.type_k = settings.host_cache_type;
+    params.type_v = settings.host_cache_type;
+  }
+  if (settings.observer != nullptr) {
+    params.cb_eval = on_graph_value;
+    params.cb_eval_user_data = settings.observer;
+  }
   Engine::take_error();
+  std::optional<Engine::NoticePause> pause;
+  if (settings.host_cache) pause.emplace();
   ContextPointer context(llama_init_from_model(model_.get(), params));
   if (!context) {
     throw UserError(
@@ -81,12 +110,20 @@ std::string ModelSession::apply_chat_template(const std::string& text) const {
   return result;
 }
 
-std::vector<llama_token> ModelSession::tokenize(const std::string& text) const {
+std::vector<llama_token> ModelSession::tokenize(const std::string& text) const { return tokenize(text, Part::kWhole); }
+
+std::vector<llama_token> ModelSession::tokenize_part(const std::string& text) const {
+  return tokenize(text, Part::kLater);
+}
+
+std::vector<llama_token> ModelSession::tokenize(const std::string& text, Part part) const {
   std::vector<llama_token> tokens(text.size() + 16);
-  const int count = llama_tokenize(vocab_, text.data(), static_cast<int>(text.size()), tokens.data(),
-                                   static_cast<int>(tokens.size()), /*add_special=*/true, /*parse_special=*/true);
+  const bool is_whole = part == Part::kWhole;
+  const int count =
+      llama_tokenize(vocab_, text.data(), static_cast<int>(text.size()), tokens.data(), static_cast<int>(tokens.size()),
+                     /*add_special=*/is_whole, /*parse_special=*/is_whole);
   if (count < 0) {
-    throw UserError("the prompt cannot be split into tokens", "try another prompt");
+    throw UserError("the text cannot be split into tokens", "try another one");
   }
   tokens.resize(count);
   return tokens;
@@ -101,6 +138,30 @@ std::string ModelSession::piece(llama_token token) const {
 bool ModelSession::ends_text(llama_token token) const { return llama_vocab_is_eog(vocab_, token); }
 
 std::int64_t ModelSession::trained_context_tokens() const { return llama_model_n_ctx_train(model_.get()); }
+
+std::int32_t ModelSession::vocabulary_size() const { return llama_vocab_n_tokens(vocab_); }
+
+bool ModelSession::starts_text() const { return llama_vocab_get_add_bos(vocab_); }
+
+llama_token ModelSession::start_token() const { return llama_vocab_bos(vocab_); }
+
+std::uint32_t ModelSession::head_dimension() const {
+  char text[128] = {};
+  if (llama_model_meta_val_str(model_.get(), "general.architecture", text, sizeof(text)) > 0) {
+    const std::string key = std::string(text) + ".attention.key_length";
+    if (llama_model_meta_val_str(model_.get(), key.c_str(), text, sizeof(text)) > 0) {
+      return static_cast<std::uint32_t>(std::strtoul(text, nullptr, 10));
+    }
+  }
+  return static_cast<std::uint32_t>(llama_model_n_embd(model_.get()) / std::max(1, llama_model_n_head(model_.get())));
+}
+
+std::size_t ModelSession::f16_bytes_per_token() const {
+  const auto layers = static_cast<std::size_t>(llama_model_n_layer(model_.get()));
+  const auto kv_heads = static_cast<std::size_t>(llama_model_n_head_kv(model_.get()));
+  constexpr std::size_t kKeyAndValueBytes = 2 * 2;
+  return layers * kv_heads * head_dimension() * kKeyAndValueBytes;
+}
 
 std::string ModelSession::description() const {
   char buffer[128] = {};

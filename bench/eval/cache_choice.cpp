@@ -1,0 +1,153 @@
+#include "cache_choice.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "format/tile_record.hpp"
+#include "user_error.hpp"
+
+namespace kvarn::bench {
+namespace {
+
+constexpr std::string_view kHostPrefix = "host=";
+constexpr std::string_view kCodecPrefix = "codec=";
+constexpr std::int64_t kMaxExactTokens = 1 << 20;
+
+// ggml's block types: bits of a code; a block of 32 values also holds one half.
+struct BlockType {
+  std::string_view name;
+  int bits;
+};
+constexpr BlockType kBlockTypes[] = {{"q8_0", 8}, {"q5_0", 5}, {"q4_0", 4}};
+constexpr double kBlockScaleBits = 16.0 / 32.0;
+
+const BlockType* find_block_type(std::string_view name) {
+  const auto* found = std::find_if(std::begin(kBlockTypes), std::end(kBlockTypes),
+                                   [&](const BlockType& type) { return type.name == name; });
+  return found == std::end(kBlockTypes) ? nullptr : found;
+}
+
+[[noreturn]] void refuse(std::string_view text, const std::string& what) {
+  throw program::UserError(fmt::format("'{}' names no cache: {}", text, what),
+                           "use k<bits>v<bits>[@level], f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N and :tail=N");
+}
+
+std::optional<std::int64_t> parse_count(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && end == text.data() + text.size();
+  return whole && value >= 0 && value <= kMaxExactTokens ? std::optional(value) : std::nullopt;
+}
+
+void read_setting(std::string_view text, std::string_view setting, CacheChoice& choice) {
+  const std::size_t equals = setting.find('=');
+  const std::string_view name = setting.substr(0, equals);
+  const std::string_view value = equals == std::string_view::npos ? "" : setting.substr(equals + 1);
+  if (name != "sink" && name != "tail") refuse(text, fmt::format("'{}' is no setting", setting));
+  if (!choice.has_exact_tokens()) refuse(text, fmt::format("{} has no exact tokens to choose", choice.name()));
+  const bool no_tail = name == "tail" && value == "none";
+  const std::optional<std::int64_t> count = no_tail ? kNoTail : parse_count(value);
+  if (!count) refuse(text, fmt::format("'{}' is not a number of tokens", value));
+  (name == "sink" ? choice.sink_tokens : choice.tail_tokens) = *count;
+}
+
+// k<bits>v<bits>, one digit each.
+bool read_preset(std::string_view name, CacheChoice& choice) {
+  if (name.size() != 4 || name[0] != 'k' || name[2] != 'v') return false;
+  choice.k_bits = name[1] - '0';
+  choice.v_bits = name[3] - '0';
+  choice.codec = "kvarn";
+  return choice.k_bits > 0 && valid_code_bits(choice.k_bits) && choice.v_bits > 0 && valid_code_bits(choice.v_bits);
+}
+
+void read_block_type(std::string_view text, std::string_view name, CacheChoice& choice) {
+  choice.codec = name;
+  if (name == "f16") return;
+  const BlockType* type = find_block_type(name);
+  if (type == nullptr) refuse(text, fmt::format("'{}' is none of f16, q8_0, q5_0, q4_0", name));
+  choice.k_bits = choice.v_bits = type->bits;
+}
+
+CacheChoice parse_codec(std::string_view text, std::string_view codec) {
+  CacheChoice choice;
+  if (codec.starts_with(kHostPrefix)) {
+    choice.kind = CacheChoice::Kind::kHost;
+    read_block_type(text, codec.substr(kHostPrefix.size()), choice);
+    return choice;
+  }
+  if (codec.starts_with(kCodecPrefix)) codec.remove_prefix(kCodecPrefix.size());
+  if (codec == "f16" || find_block_type(codec) != nullptr) {
+    choice.kind = codec == "f16" ? CacheChoice::Kind::kExact : CacheChoice::Kind::kBaseline;
+    read_block_type(text, codec, choice);
+    return choice;
+  }
+  const std::size_t at = codec.find('@');
+  if (at != std::string_view::npos) choice.level = codec.substr(at + 1);
+  if (at != std::string_view::npos && choice.level.empty()) refuse(text, "no level after '@'");
+  if (!read_preset(codec.substr(0, at), choice)) refuse(text, "widths are 8, 6, 5, 4, 3 or 2 bits");
+  return choice;
+}
+
+}  // namespace
+
+std::string CacheChoice::preset() const { return kind == Kind::kKvarn ? fmt::format("k{}v{}", k_bits, v_bits) : "f16"; }
+
+std::string CacheChoice::name() const {
+  switch (kind) {
+    case Kind::kKvarn:
+      return preset() + (level.empty() ? "" : "@" + level);
+    case Kind::kHost:
+      return "host " + codec;
+    default:
+      return codec;
+  }
+}
+
+std::string CacheChoice::key() const {
+  std::string text = name();
+  std::replace(text.begin(), text.end(), ' ', '=');
+  if (sink_tokens != kUnset) text += fmt::format(":sink={}", sink_tokens);
+  if (tail_tokens == kNoTail) return text + ":tail=none";
+  return tail_tokens == kUnset ? text : text + fmt::format(":tail={}", tail_tokens);
+}
+
+CacheChoice parse_cache_choice(std::string_view text) {
+  const std::size_t colon = std::min(text.find(':'), text.size());
+  CacheChoice choice = parse_codec(text, text.substr(0, colon));
+  for (std::size_t start = colon; start < text.size();) {
+    const std::size_t end = std::min(text.find(':', start + 1), text.size());
+    read_setting(text, text.substr(start + 1, end - start - 1), choice);
+    start = end;
+  }
+  return choice;
+}
+
+std::vector<CacheChoice> in_regimes(const std::vector<CacheChoice>& choices, const std::vector<ExactTokens>& regimes) {
+  std::vector<CacheChoice> all;
+  for (const ExactTokens& regime : regimes) {
+    for (CacheChoice choice : choices) {
+      if (choice.has_exact_tokens()) {
+        if (choice.sink_tokens == kUnset) choice.sink_tokens = regime.sink;
+        if (choice.tail_tokens == kUnset) choice.tail_tokens = regime.tail;
+      }
+      const auto is_same = [&](const CacheChoice& other) { return other.key() == choice.key(); };
+      if (std::none_of(all.begin(), all.end(), is_same)) all.push_back(choice);
+    }
+  }
+  return all;
+}
+
+double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, std::uint32_t tile_tokens) {
+  if (choice.codec == "f16") return 16.0;
+  if (choice.kind != CacheChoice::Kind::kKvarn) return choice.k_bits + kBlockScaleBits;
+  const auto k_bits = static_cast<std::uint32_t>(choice.k_bits);
+  const auto v_bits = static_cast<std::uint32_t>(choice.v_bits);
+  const std::size_t bytes = record_bytes({.rows = head_dim, .lanes = tile_tokens, .bits = k_bits}) +
+                            record_bytes({.rows = tile_tokens, .lanes = head_dim, .bits = v_bits});
+  return 8.0 * static_cast<double>(bytes) / (2.0 * head_dim * tile_tokens);
+}
+
+}  // namespace kvarn::bench
