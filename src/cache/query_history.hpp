@@ -92,7 +92,7 @@ class QueryHistory {
   static std::size_t bytes_of(const QueryShape& shape) { return word_count(shape) * sizeof(std::uint16_t); }
 
   float weight() const;  // sum of the weights of one head's queries
-  // Writes the moments of one KV head to moments[moment_values()].
+  // Writes the moments of one KV head to moments[moment_values()]: no channel varies less than not at all.
   void read(const QueryShape& shape, std::uint32_t kv_head, float* moments) const;
   std::span<const std::uint8_t> bytes() const;
   bool equals(const QueryHistory& other) const { return words_ == other.words_; }
