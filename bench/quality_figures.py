@@ -17,6 +17,7 @@ LEVEL_COLOURS = ["#1764ab", "#e6740b", "#2a8c3c", "#8a4fae"]
 BASELINE_COLOUR = "#4d4d4d"
 HOST_COLOUR = "#9a9a9a"
 # One colour a cache, from the widest to the narrowest codes, for figures in which every cache is a line.
+LEVEL_LINES = ["-", "--", "-.", (0, (1, 1.5))]
 LINE_COLOURS = ["#0b3c6f", "#1f77b4", "#17a2b8", "#2a8c3c", "#8fb022", "#e0a100", "#e6740b", "#c8301a", "#7a1f5c", "#b36ad1"]
 PIXELS_PER_INCH = 92  # of the page: two panels fill its width
 SMALLEST_KLD = 1e-7  # what is below lies on the axis
@@ -99,7 +100,7 @@ def log_axis(axes):
 
 
 def levels_of(rows):
-    return list(dict.fromkeys(row["level"] or "default" for row in rows if row["codec"] == "kvarn"))
+    return list(dict.fromkeys(row["level"] for row in rows if row["codec"] == "kvarn"))
 
 
 def draw_points(axes, rows, label, colour, marker, dashed):
@@ -124,9 +125,8 @@ def pareto(rows):
     handles = {}
     for (key, panel), axes in zip(found.items(), all_axes):
         for index, level in enumerate(levels):
-            ours = [row for row in panel if row["codec"] == "kvarn" and (row["level"] or "default") == level]
-            name = "KVarN" if level == "default" else f"KVarN, {level}"
-            draw_points(axes, ours, name, LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "o", dashed=False)
+            ours = [row for row in panel if row["codec"] == "kvarn" and row["level"] == level]
+            draw_points(axes, ours, f"KVarN, {level}", LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "o", dashed=False)
         baselines = [row for row in panel if row["codec"] not in ("kvarn", "f16") and not is_host(row)]
         if baselines:
             draw_points(axes, baselines, "ggml's codecs in the same cache", BASELINE_COLOUR, "s", dashed=True)
@@ -147,15 +147,16 @@ def pareto(rows):
 
 
 def line_styles(rows):
-    """Colour and line style by cache: KVarN in colours, widest codes first, others in grey."""
-    caches = dict.fromkeys(row["cache"] for row in sorted(rows, key=lambda row: -row["record_bits_per_value"]))
-    kinds = {row["cache"]: row for row in rows}
-    ours = [cache for cache in caches if kinds[cache]["codec"] == "kvarn"]
-    greys = [cache for cache in caches if cache not in ours]
+    """Colour and line style by cache. KVarN: a colour for each pair of widths, widest first, a line style for each level. Others: grey."""
+    caches = {row["cache"]: row for row in sorted(rows, key=lambda row: -row["record_bits_per_value"])}
+    ours = {cache: row for cache, row in caches.items() if row["codec"] == "kvarn"}
+    widths = list(dict.fromkeys((row["k_bits"], row["v_bits"]) for row in ours.values()))
+    levels = list(dict.fromkeys(row["level"] for row in ours.values()))
     styles = {}
-    for index, cache in enumerate(ours):
-        place = index * (len(LINE_COLOURS) - 1) // max(1, len(ours) - 1)
-        styles[cache] = {"color": LINE_COLOURS[place], "linestyle": "-", "linewidth": 1.7}
+    for cache, row in ours.items():
+        place = widths.index((row["k_bits"], row["v_bits"])) * (len(LINE_COLOURS) - 1) // max(1, len(widths) - 1)
+        styles[cache] = {"color": LINE_COLOURS[place], "linestyle": LEVEL_LINES[levels.index(row["level"]) % len(LEVEL_LINES)], "linewidth": 1.7}
+    greys = [cache for cache in caches if cache not in ours]
     for index, cache in enumerate(greys):
         shade = str(0.15 + 0.55 * index / max(1, len(greys) - 1))
         styles[cache] = {"color": shade, "linestyle": ":" if cache == "f16" else "--", "linewidth": 1.3}

@@ -1,15 +1,18 @@
 #include "eval_rows.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <utility>
 
+#include "cache/cache_config.hpp"
 #include "quality_summary.hpp"
 
 namespace kvarn::bench {
 namespace {
 
+constexpr double kF16Bits = 16.0;
 constexpr std::size_t kRangeTokens = 512;  // of the divergence against position
 constexpr std::size_t kDriftRanges = 16;   // at most so many of a free run
 constexpr std::size_t kShortestDriftRange = 64;
@@ -28,12 +31,20 @@ Json tokens_json(std::int64_t tokens) {
   return tokens == kUnset ? Json(nullptr) : Json(tokens);
 }
 
+// The level that the plugin takes: the choice's own, the environment's, the default. Null where KVarN does not encode.
+Json level_json(const CacheChoice& choice) {
+  if (choice.kind != CacheChoice::Kind::kKvarn) return nullptr;
+  if (!choice.level.empty()) return choice.level;
+  const char* value = std::getenv("KVARN_LEVEL");
+  return value != nullptr && *value != '\0' ? Json(value) : Json(level_name(CacheConfig{}.level));
+}
+
 Json identity_json(const RowSubject& subject, const EvalOptions& options, const CacheChoice& choice) {
   return {{"model", subject.model},
           {"text", subject.text},
           {"cache", choice.name()},
           {"codec", choice.kind == CacheChoice::Kind::kHost ? "host " + choice.codec : choice.codec},
-          {"level", choice.level.empty() ? Json(nullptr) : Json(choice.level)},
+          {"level", level_json(choice)},
           {"k_bits", choice.k_bits},
           {"v_bits", choice.v_bits},
           {"sink", tokens_json(choice.sink_tokens)},
@@ -87,7 +98,7 @@ class FullBits {
     if (choice.kind == CacheChoice::Kind::kBaseline) {
       const auto share = shares_.find(regime(choice));
       if (share == shares_.end()) return nullptr;
-      return share->second * nominal(choice) + (1.0 - share->second) * 16.0;
+      return share->second * nominal(choice) + (1.0 - share->second) * kF16Bits;
     }
     if (choice.kind == CacheChoice::Kind::kHost) return nominal(choice);
     return chunk.contains("account") ? Json(full_bits_per_value(chunk.at("account"))) : Json(nullptr);
