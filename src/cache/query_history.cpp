@@ -128,20 +128,10 @@ float QueryHistory::weight() const {
 void QueryHistory::read(const QueryShape& shape, std::uint32_t kv_head, float* moments) const {
   const std::size_t arrays = 1 + shape.group;
   const std::uint16_t* words = words_.data() + kWeightWords + kv_head * arrays * (1 + shape.dim);
-  float* next = moments;
   for (std::size_t array = 0; array < arrays; ++array, words += 1 + shape.dim) {
     const float unit = std::ldexp(1.0f, exponent_of(words[0]));
-    for (std::uint32_t channel = 0; channel < shape.dim; ++channel) *next++ = half_to_float(words[1 + channel]) * unit;
-  }
-  // Rounding each array by itself may leave squares below those of the means.
-  const float inverse_weight = 1.0f / weight();
-  for (std::uint32_t channel = 0; channel < shape.dim; ++channel) {
-    float least = 0.0f;
-    for (std::size_t array = 1; array < arrays; ++array) {
-      const float sum = moments[array * shape.dim + channel];
-      least += sum * (sum * inverse_weight);
-    }
-    moments[channel] = std::max(moments[channel], least);
+    for (std::uint32_t channel = 0; channel < shape.dim; ++channel)
+      *moments++ = half_to_float(words[1 + channel]) * unit;
   }
 }
 

@@ -123,18 +123,6 @@ TEST(QueryHistory, NextTile_IsAddedToWhatWasBefore) {
   EXPECT_FALSE(second.equals(first));
 }
 
-TEST(QueryHistory, ChannelsThatNeverVary_HaveNoVarianceBelowZero) {
-  for (const float value : {0.1f, 1.7f, 33.3f}) {
-    const QueryHistory first(kShape, nullptr, one_sample(value), 1.0f);
-    const QueryHistory history(kShape, &first, one_sample(value), 2.0f);
-    const std::vector<float> moments = moments_of(history, 0);
-    for (std::uint32_t channel = 0; channel < kShape.dim; ++channel) {
-      const float sum = moments[kShape.dim + channel];
-      EXPECT_GE(moments[channel], 0.999999f * kShape.group * sum * sum / history.weight());
-    }
-  }
-}
-
 TEST(QuerySamples, QueryThatHalfPrecisionCannotHold_IsNotKept) {
   for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity(), -65536.0f}) {
     QuerySamples samples = one_sample(1.0f);
