@@ -14,7 +14,7 @@ struct CacheConfig {
   bool exact = false;        // preset f16: nothing is sealed, every row stays what the engine wrote
   std::uint32_t k_bits = 4;  // 8, 6, 5, 4, 3 or 2
   std::uint32_t v_bits = 4;
-  EncoderLevel level = EncoderLevel::kBest;
+  EncoderLevel level = EncoderLevel::kFast;
   // Not kNone: instead of being sealed, a tile's rows are rounded to this format and stay rows. To compare codecs.
   BaselineFormat k_baseline = BaselineFormat::kNone;
   BaselineFormat v_baseline = BaselineFormat::kNone;
@@ -41,8 +41,8 @@ struct NamedPreset {
   EncoderLevel level;
 };
 inline constexpr NamedPreset kNamedPresets[] = {
-    {"near-lossless", 6, 6, 128, EncoderLevel::kBest},
-    {"balanced", 4, 4, 128, EncoderLevel::kBest},  // what a CacheConfig is by default
+    {"near-lossless", 6, 6, 128, EncoderLevel::kFast},
+    {"balanced", 4, 4, 128, EncoderLevel::kFast},  // what a CacheConfig is by default
     {"small", 3, 3, 128, EncoderLevel::kBest},
     {"smallest", 2, 2, 128, EncoderLevel::kBest},
 };

@@ -8,7 +8,9 @@ namespace kvarn {
 namespace {
 
 constexpr float kLeastStep = 0x1p-14f;
-constexpr int kClips = 5;  // ranges tried: the whole one, and 1/8 less every time
+// Ranges tried: the whole one, and at 2 bits four more, 1/8 less every time. Wider codes lose most where large keys are
+// clipped, since those are the ones that queries find (docs/decisions/0009).
+KVARN_INLINE int clip_count(float top) { return top > 3.0f ? 1 : 5; }
 
 float sum_values(const float* values, std::size_t count) {
   return sum_row(values, count, [](F32 x) { return x; });
@@ -113,7 +115,7 @@ LineFit search_line(const RowTarget& row, float top) {
   const float middle = (range.low + range.high) * 0.5f;
   const float value_sum = weighted_distance(row, middle);
   ExplainedLine best = {{kLeastStep, middle, top * 0.5f}, 0.0f};
-  for (int clip = 0; clip < kClips; ++clip) {
+  for (int clip = 0; clip < clip_count(top); ++clip) {
     const float wanted = (range.high - range.low) * (1.0f - 0.125f * static_cast<float>(clip)) / top;
     const F32 factor = splat(1.0f / (wanted < kLeastStep ? kLeastStep : wanted));
     LineSums sums;

@@ -83,7 +83,7 @@ class Search {
     const float high = *max;
     const float middle = (low + high) * 0.5f;
     Fit best = {kLeastStep, middle, top_ * 0.5f, 0.0f};
-    for (int clip = 0; clip < 5; ++clip) {
+    for (int clip = 0; clip < (top_ > 3.0f ? 1 : 5); ++clip) {
       const float step = std::max((high - low) * (1.0f - 0.125f * static_cast<float>(clip)) / top_, kLeastStep);
       std::vector<float> codes;
       for (const float value : scaled) codes.push_back(nearest_code((value - middle) * (1.0f / step) + top_ * 0.5f));

@@ -79,7 +79,7 @@ def test_head_dimension_without_host_types_has_no_ratio(paths, tmp_path):
     (["attention", "--heads", "10", "--kv-heads", "4"], "10 query heads"), (["attention", "--dim", "40"], "40"),
     (["attention", "--presets", "k4v4,k9v1"], "k9v1"), (["attention", "--keys", "16", "--queries", "32"], "32 queries"),
     (["attention", "--keys", "many"], "many"), (["attention", "--shapes", "9x3"], "9x3"), (["attention", "--json", "/nowhere/x"], "/nowhere/x"),
-    (["--isa", "z80", "attention"], "z80"), (["encode", "--bits", "7"], "7 bits"), (["encode", "--levels", "best"], "best"),
+    (["--isa", "z80", "attention"], "z80"), (["encode", "--bits", "7"], "7 bits"), (["encode", "--levels", "better"], "better"),
     (["encode", "--dims", "24"], "24"), (["steps", "-m", "/nowhere/model"], "/nowhere/model"), (["frobnicate"], "subcommand")])
 def test_what_cannot_be_measured_is_one_line(paths, arguments, word):
     result = bench(paths, *arguments)
