@@ -2,10 +2,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <exception>
 
 #include "attention_command.hpp"
+#include "command_line.hpp"
 #include "encode_command.hpp"
 #include "kernels/kernel_table.hpp"
 #include "results_file.hpp"
@@ -107,14 +106,7 @@ int run_program(int argc, char** argv) {
   CLI::App app("Measures KVarN's parts beside the host's own", "kvarn-bench");
   Commands commands;
   add_commands(app, commands);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "kvarn-bench: {}; --help lists the options\n", error.what());
-    return 1;
-  }
+  if (const auto status = program::parse_command_line(app, argc, argv, "--help lists the options")) return *status;
   if (!commands.isa.empty() && !select_kernels(commands.isa)) {
     throw program::UserError(fmt::format("this machine has no kernels '{}'", commands.isa),
                              "leave out --isa and KVARN_ISA for the best");
@@ -132,11 +124,5 @@ int run_program(int argc, char** argv) {
 }  // namespace kvarn::bench
 
 int main(int argc, char** argv) {
-  try {
-    return kvarn::bench::run_program(argc, argv);
-  } catch (const std::exception& error) {
-    std::fflush(stdout);
-    fmt::print(stderr, "kvarn-bench: {}\n", error.what());
-    return 1;
-  }
+  return kvarn::program::run_guarded("kvarn-bench", kvarn::bench::run_program, argc, argv);
 }

@@ -120,6 +120,11 @@ ggml_backend_dev_t Engine::device() const {
   return plugin_ != nullptr ? ggml_backend_reg_dev_get(plugin_, 0) : nullptr;
 }
 
+std::uint64_t cache_bytes(const ggml_kvarn_account& account) {
+  return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes +
+         account.plain_bytes;
+}
+
 Engine::NoticePause::NoticePause() { log_state().show_notices = false; }
 
 Engine::NoticePause::~NoticePause() { log_state().show_notices = true; }

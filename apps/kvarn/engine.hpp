@@ -19,6 +19,10 @@ struct CacheSettings {
   std::int64_t tail_tokens = -1;  // or GGML_KVARN_TAIL_NONE
 };
 
+// A cache's memory: records, exact rows, slack, what is kept of queries, and tensors that are not compressed. Working
+// memory is apart.
+std::uint64_t cache_bytes(const ggml_kvarn_account& account);
+
 class Engine {
  public:
   // Loads the CPU backend of the llama.cpp this program was built for. Throws UserError if that is gone.

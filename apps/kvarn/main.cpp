@@ -2,9 +2,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <exception>
 
+#include "command_line.hpp"
 #include "doctor_command.hpp"
 #include "run_command.hpp"
 
@@ -55,14 +54,7 @@ int run_program(int argc, char** argv) {
   std::string doctor_model;
   CLI::App& doctor_command = *app.add_subcommand("doctor", "what was found and what would be used");
   doctor_command.add_option("-m,--model", doctor_model, "model to look at");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "kvarn: {}; ./kvarn help lists the options\n", error.what());
-    return 1;
-  }
+  if (const auto status = parse_command_line(app, argc, argv, "./kvarn help lists the options")) return *status;
   if (run_command.parsed()) {
     run(run_options);
     return 0;
@@ -74,11 +66,5 @@ int run_program(int argc, char** argv) {
 }  // namespace kvarn::program
 
 int main(int argc, char** argv) {
-  try {
-    return kvarn::program::run_program(argc, argv);
-  } catch (const std::exception& error) {
-    std::fflush(stdout);
-    fmt::print(stderr, "kvarn: {}\n", error.what());
-    return 1;
-  }
+  return kvarn::program::run_guarded("kvarn", kvarn::program::run_program, argc, argv);
 }

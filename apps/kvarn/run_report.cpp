@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine.hpp"
+
 namespace kvarn::program {
 namespace {
 
@@ -67,11 +69,6 @@ nlohmann::ordered_json account_json(const ggml_kvarn_account& account) {
 }
 
 }  // namespace
-
-std::uint64_t cache_bytes(const ggml_kvarn_account& account) {
-  return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes +
-         account.plain_bytes;
-}
 
 double bits_per_value(const ggml_kvarn_account& account) {
   return account.f16_bytes == 0 ? 0.0 : kF16Bits * cache_bytes(account) / account.f16_bytes;

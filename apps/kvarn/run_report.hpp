@@ -19,9 +19,6 @@ struct RunReport {
   std::optional<Generation> host_generation;  // the same prompt on the host's own f16 cache
 };
 
-// The cache's memory: records, open rows, slack, and tensors that are not compressed. Working memory is apart.
-std::uint64_t cache_bytes(const ggml_kvarn_account& account);
-
 // Bits that one cached value takes, metadata and exact rows included: f16 is 16.
 double bits_per_value(const ggml_kvarn_account& account);
 

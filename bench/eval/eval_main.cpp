@@ -2,12 +2,11 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <string>
 #include <string_view>
 
+#include "command_line.hpp"
 #include "eval_command.hpp"
 
 namespace kvarn::bench {
@@ -104,14 +103,7 @@ int run_program(int argc, char** argv) {
   add_subject_options(app, options);
   add_task_options(app, options);
   add_run_options(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "kvarn-eval: {}; --help lists the options\n", error.what());
-    return 1;
-  }
+  if (const auto status = program::parse_command_line(app, argc, argv, "--help lists the options")) return *status;
   options.command = command_line(argc, argv);
   evaluate(options);
   return 0;
@@ -121,11 +113,5 @@ int run_program(int argc, char** argv) {
 }  // namespace kvarn::bench
 
 int main(int argc, char** argv) {
-  try {
-    return kvarn::bench::run_program(argc, argv);
-  } catch (const std::exception& error) {
-    std::fflush(stdout);
-    fmt::print(stderr, "kvarn-eval: {}\n", error.what());
-    return 1;
-  }
+  return kvarn::program::run_guarded("kvarn-eval", kvarn::bench::run_program, argc, argv);
 }

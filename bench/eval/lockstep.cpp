@@ -19,14 +19,8 @@ struct Runner {
   std::vector<PositionScore> scores;
 };
 
-// Records, exact rows, what levels keep of queries, and memory that is taken and not in use.
-std::uint64_t cache_bytes(const ggml_kvarn_account& account) {
-  return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes +
-         account.plain_bytes;
-}
-
 Json account_json(const ggml_kvarn_account& before, const ggml_kvarn_account& after) {
-  return {{"cache_bytes", cache_bytes(before) - cache_bytes(after)},
+  return {{"cache_bytes", program::cache_bytes(before) - program::cache_bytes(after)},
           {"record_bytes", before.record_bytes - after.record_bytes},
           {"moment_bytes", before.moment_bytes - after.moment_bytes},
           {"f16_bytes", before.f16_bytes - after.f16_bytes},
