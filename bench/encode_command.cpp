@@ -46,7 +46,7 @@ class TileEncoder {
     record_.resize(record_bytes(shape));
     squares_.assign(wanted.dim, kQueries * kQueryHeads);
     sums_.assign(std::size_t{kQueryHeads} * wanted.dim, 0.0f);
-    scratch_bytes_ = codec_scratch_bytes(shape);
+    scratch_bytes_ = encode_scratch_bytes(shape, wanted.level);
   }
 
   void run() {

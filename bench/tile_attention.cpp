@@ -83,7 +83,7 @@ void TileAttention::seal(Layer& layer, std::uint32_t tile) {
       const RowStore& first = store == layer.k ? *layers_[0].k : *layers_[0].v;
       std::memcpy(record, first.view(tile).records, store->records_bytes());
     } else {
-      const std::size_t scratch_bytes = (codec_scratch_bytes(store->shape()) + 63) / 64 * 64;
+      const std::size_t scratch_bytes = store->encode_scratch_bytes();
       std::byte* scratch = scratch_.reserve(scratch_bytes * runner_.workers);
       parallel_for(runner_, shape_.kv_heads, [&](std::size_t head, unsigned worker) {
         // Normal values are finite and of moderate size: encoding them cannot fail.

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <optional>
 
+#include "codec/baseline_codec.hpp"
 #include "format/tile_record.hpp"
 #include "user_error.hpp"
 
@@ -15,20 +16,6 @@ namespace {
 constexpr std::string_view kHostPrefix = "host=";
 constexpr std::string_view kCodecPrefix = "codec=";
 constexpr std::int64_t kMaxExactTokens = 1 << 20;
-
-// ggml's block types: bits of a code; a block of 32 values also holds one half.
-struct BlockType {
-  std::string_view name;
-  int bits;
-};
-constexpr BlockType kBlockTypes[] = {{"q8_0", 8}, {"q5_0", 5}, {"q4_0", 4}};
-constexpr double kBlockScaleBits = 16.0 / 32.0;
-
-const BlockType* find_block_type(std::string_view name) {
-  const auto* found = std::find_if(std::begin(kBlockTypes), std::end(kBlockTypes),
-                                   [&](const BlockType& type) { return type.name == name; });
-  return found == std::end(kBlockTypes) ? nullptr : found;
-}
 
 [[noreturn]] void refuse(std::string_view text, const std::string& what) {
   throw program::UserError(fmt::format("'{}' names no cache: {}", text, what),
@@ -66,9 +53,9 @@ bool read_preset(std::string_view name, CacheChoice& choice) {
 void read_block_type(std::string_view text, std::string_view name, CacheChoice& choice) {
   choice.codec = name;
   if (name == "f16") return;
-  const BlockType* type = find_block_type(name);
-  if (type == nullptr) refuse(text, fmt::format("'{}' is none of f16, q8_0, q5_0, q4_0", name));
-  choice.k_bits = choice.v_bits = type->bits;
+  const std::optional<BaselineFormat> format = baseline_format(name);
+  if (!format) refuse(text, fmt::format("'{}' is none of f16, q8_0, q5_0, q4_0", name));
+  choice.k_bits = choice.v_bits = baseline_code_bits(*format);
 }
 
 CacheChoice parse_codec(std::string_view text, std::string_view codec) {
@@ -79,7 +66,7 @@ CacheChoice parse_codec(std::string_view text, std::string_view codec) {
     return choice;
   }
   if (codec.starts_with(kCodecPrefix)) codec.remove_prefix(kCodecPrefix.size());
-  if (codec == "f16" || find_block_type(codec) != nullptr) {
+  if (codec == "f16" || baseline_format(codec)) {
     choice.kind = codec == "f16" ? CacheChoice::Kind::kExact : CacheChoice::Kind::kBaseline;
     read_block_type(text, codec, choice);
     return choice;
@@ -141,8 +128,9 @@ std::vector<CacheChoice> in_regimes(const std::vector<CacheChoice>& choices, con
 }
 
 double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, std::uint32_t tile_tokens) {
-  if (choice.codec == "f16") return 16.0;
-  if (choice.kind != CacheChoice::Kind::kKvarn) return choice.k_bits + kBlockScaleBits;
+  if (choice.kind != CacheChoice::Kind::kKvarn) {
+    return baseline_bits_per_value(baseline_format(choice.codec).value_or(BaselineFormat::kNone));
+  }
   const auto k_bits = static_cast<std::uint32_t>(choice.k_bits);
   const auto v_bits = static_cast<std::uint32_t>(choice.v_bits);
   const std::size_t bytes = record_bytes({.rows = head_dim, .lanes = tile_tokens, .bits = k_bits}) +

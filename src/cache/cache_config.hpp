@@ -32,7 +32,7 @@ struct CacheConfig {
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
 
-// A named choice between size and closeness, made from measurements (README, "Which preset").
+// A named choice between size and closeness.
 struct NamedPreset {
   std::string_view name;
   std::uint32_t k_bits;

@@ -74,7 +74,7 @@ void KvCache::round_due(StoreId k, StoreId v) {
   for (const StoreId which : {k, v}) {
     RowStore& store = stores_[which];
     if (store.baseline() == BaselineFormat::kNone) continue;
-    std::byte* scratch = seal_scratch_.reserve(codec_scratch_bytes(store.shape()));
+    std::byte* scratch = seal_scratch_.reserve(store.encode_scratch_bytes());
     for (const TileId id : map_.sealing()) {
       if (!is_due(store, id)) continue;
       store.round_rows(id, scratch);

@@ -101,7 +101,7 @@ Status RowStore::write_row(TileId tile, std::uint32_t row, const float* values) 
 void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const {
   if (sealed(tile)) {
     const std::size_t stride = record_bytes(shape());
-    std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
+    std::byte* scratch = decode_scratch(decode_scratch_bytes(shape()));
     for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
       decode_token(side_, dim_, config_.tile_tokens, bits(), tiles_[tile].record + head * stride, row, scratch,
                    values + std::size_t{head} * dim_);
@@ -120,7 +120,7 @@ void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const 
 
 void RowStore::decode_records(const std::uint8_t* records, HalfBits* values) const {
   const std::size_t stride = record_bytes(shape());
-  std::byte* scratch = decode_scratch(codec_scratch_bytes(shape()));
+  std::byte* scratch = decode_scratch(decode_scratch_bytes(shape()));
   for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
     decode_tokens(side_, dim_, config_.tile_tokens, bits(), records + head * stride, scratch,
                   values + std::size_t{head} * dim_, row_values_);
@@ -137,7 +137,7 @@ void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) cons
 
 std::size_t RowStore::encode_scratch_bytes() const {
   constexpr std::size_t kLine = 64;
-  const std::size_t lines = (codec_scratch_bytes(shape()) + kLine - 1) / kLine;
+  const std::size_t lines = (kvarn::encode_scratch_bytes(shape(), config_.level) + kLine - 1) / kLine;
   return (lines + (query_shape().moment_values() * sizeof(float) + kLine - 1) / kLine) * kLine;
 }
 

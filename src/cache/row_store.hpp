@@ -64,7 +64,7 @@ class RowStore {
   // several heads at once.
   Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const;
   // Rounds the exact rows of a tile to the baseline format; nothing is left to do for it then. A block that is not
-  // finite stays as it is. scratch: codec_scratch_bytes(shape()).
+  // finite stays as it is. scratch: encode_scratch_bytes().
   void round_rows(TileId tile, std::byte* scratch);
   // Makes `record` the tile's content and frees its exact rows and its samples.
   void adopt_record(TileId tile, std::uint8_t* record);

@@ -26,20 +26,24 @@ inline constexpr std::uint32_t kBaselineBlock = 32;
 // The format of a name ("q8_0", "q5_0", "q4_0").
 std::optional<BaselineFormat> baseline_format(std::string_view name);
 
-// Codes and steps of one format: 8.5, 5.5 or 4.5.
-constexpr double baseline_bits_per_value(BaselineFormat format) {
-  constexpr double kStepBits = 16.0 / kBaselineBlock;
+// Bits of a code; kNone is half precision.
+constexpr int baseline_code_bits(BaselineFormat format) {
   switch (format) {
     case BaselineFormat::kQ8_0:
-      return 8.0 + kStepBits;
+      return 8;
     case BaselineFormat::kQ5_0:
-      return 5.0 + kStepBits;
+      return 5;
     case BaselineFormat::kQ4_0:
-      return 4.0 + kStepBits;
+      return 4;
     case BaselineFormat::kNone:
       break;
   }
-  return 16.0;
+  return 16;
+}
+
+// Codes and steps of one format: 8.5, 5.5 or 4.5; 16 for kNone.
+constexpr double baseline_bits_per_value(BaselineFormat format) {
+  return baseline_code_bits(format) + (format == BaselineFormat::kNone ? 0.0 : 16.0 / kBaselineBlock);
 }
 
 // Channels that llama.cpp (0.5.0) rotates together before it writes to a quantized cache; 0: it does not rotate. Heads

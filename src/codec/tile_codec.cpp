@@ -26,22 +26,19 @@ struct Workspace {
   float* tile;      // [rows, lanes]
   float* balanced;  // [rows, lanes]; before that 16 tokens of K as they were gathered
   BalanceScales scales;
-  float* errors;         // [rows, lanes]
-  float* lane_products;  // [2, lanes]
-  float* square;         // [rows, rows]
-  float* second_moment;  // [rows, rows]
-  float* feedback;       // [rows, rows]
-  HalfBits* fields;      // row scales, row zeros, lane scales as the record holds them
-  std::uint8_t* codes;   // [rows, lanes]
+  float* errors;                   // [rows, lanes]
+  float* lane_products;            // [2, lanes]
+  HalfBits* fields;                // row scales, row zeros, lane scales as the record holds them
+  std::uint8_t* codes;             // [rows, lanes]
+  float* square = nullptr;         // [rows, rows]; this and the next two at level `best` only
+  float* second_moment = nullptr;  // [rows, rows]
+  float* feedback = nullptr;       // [rows, rows]
 
-  Workspace(const TileShape& shape, std::byte* scratch) {
+  Workspace(const TileShape& shape, EncoderLevel level, std::byte* scratch) {
     const std::size_t values = std::size_t{shape.rows} * shape.lanes;
     auto* next = reinterpret_cast<float*>(scratch);
     const auto take = [&](std::size_t count) { return std::exchange(next, next + count); };
-    tile = take(values);
-    balanced = take(values);
-    errors = take(values);
-    for (float** matrix : {&square, &second_moment, &feedback}) *matrix = take(std::size_t{shape.rows} * shape.rows);
+    for (float** whole : {&tile, &balanced, &errors}) *whole = take(values);
     lane_products = take(2 * std::size_t{shape.lanes});
     for (float** array : {&scales.row_scale, &scales.best_row_scale, &scales.row_factor, &scales.row_std}) {
       *array = take(shape.rows);
@@ -50,14 +47,16 @@ struct Workspace {
       *array = take(shape.lanes);
     }
     fields = reinterpret_cast<HalfBits*>(take(shape.rows + shape.lanes));
-    codes = reinterpret_cast<std::uint8_t*>(next);
+    codes = reinterpret_cast<std::uint8_t*>(take(values / sizeof(float)));
+    if (level != EncoderLevel::kBest) return;
+    for (float** matrix : {&square, &second_moment, &feedback}) *matrix = take(std::size_t{shape.rows} * shape.rows);
   }
 
-  static std::size_t bytes(const TileShape& shape) {
+  static std::size_t bytes(const TileShape& shape, EncoderLevel level) {
     const std::size_t values = std::size_t{shape.rows} * shape.lanes;
-    const std::size_t matrices = 3 * std::size_t{shape.rows} * shape.rows + 2 * std::size_t{shape.lanes};
-    const std::size_t floats = 3 * values + matrices + (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes);
-    return aligned(floats * sizeof(float) + values);
+    const std::size_t arrays = (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes) + 2 * std::size_t{shape.lanes};
+    const std::size_t matrices = level == EncoderLevel::kBest ? 3 * std::size_t{shape.rows} * shape.rows : 0;
+    return aligned((3 * values + arrays + matrices) * sizeof(float) + values);
   }
 };
 
@@ -196,7 +195,9 @@ float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint
 
 }  // namespace
 
-std::size_t codec_scratch_bytes(const TileShape& shape) { return Workspace::bytes(shape); }
+std::size_t encode_scratch_bytes(const TileShape& shape, EncoderLevel level) { return Workspace::bytes(shape, level); }
+
+std::size_t decode_scratch_bytes(const TileShape& shape) { return Workspace::bytes(shape, EncoderLevel::kFast); }
 
 Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const> head_blocks, std::byte* scratch,
                    std::uint8_t* record) {
@@ -207,7 +208,7 @@ Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const
   for (const HalfBits* block : head_blocks) {
     if (block != nullptr && !kernels().all_finite(block, head_block_values(encoding.dim))) return Status::kNonFinite;
   }
-  const Workspace work(shape, scratch);
+  const Workspace work(shape, encoding.level, scratch);
   gather_rotated(encoding.side, encoding.dim, head_blocks, work);
   return encode_rotated(shape, encoding, work, record);
 }
@@ -228,7 +229,7 @@ void decode_tokens(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint
                    std::byte* scratch, HalfBits* channels, std::size_t stride) {
   const KernelTable& kernel = kernels();
   const TileShape shape = tile_shape(side, tokens, dim, bits);
-  const Workspace work(shape, scratch);
+  const Workspace work(shape, EncoderLevel::kFast, scratch);
   kernel.halves_to_floats(record + row_scale_offset(shape), shape.rows, work.scales.row_scale);
   kernel.halves_to_floats(record + row_zero_offset(shape), shape.rows, work.scales.row_factor);
   kernel.halves_to_floats(record + lane_scale_offset(shape), shape.lanes, work.scales.lane_scale);

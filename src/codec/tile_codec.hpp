@@ -59,8 +59,10 @@ struct TileEncoding {
   const QueryMoments* moments = nullptr;  // of the queries of this KV head; only K tiles at kBest look at them
 };
 
-// Bytes of scratch that encode_tile and decode_token need for this shape (64-byte aligned memory).
-std::size_t codec_scratch_bytes(const TileShape& shape);
+// Bytes of scratch that encode_tile needs for this shape and level, and decode_token and decode_tokens for this shape
+// (64-byte aligned memory). What encodes is enough to decode.
+std::size_t encode_scratch_bytes(const TileShape& shape, EncoderLevel level);
+std::size_t decode_scratch_bytes(const TileShape& shape);
 
 // Encodes one KV head's tile. head_blocks point to 16 exact tokens each (format/exact_block.hpp), un-rotated; a null
 // one reads as zeros. Writes record_bytes(shape) bytes. Deterministic: the same rows give the same bytes on every

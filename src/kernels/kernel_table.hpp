@@ -159,7 +159,8 @@ struct KernelTable {
   void (*lane_products)(const float* a, const float* b, std::size_t rows, std::size_t lanes, float* sums);
   // out[l] = start[l] (nullptr: 0) + sum over r of weights[r] * values[r][l]; out may be start.
   void (*add_rows)(const float* start, const WeightedRows& rows, float* out);
-  // The best line of five that clip the row's range by 0 to 4 eighths and are then fitted to the codes that they give.
+  // A line over the row's range, fitted to the codes that it gives; where top is 3, the best of five that clip the range
+  // by 0 to 4 eighths.
   LineFit (*search_line)(const RowTarget& row, float top);
   // The line that fits given codes best; middle is any value near the row's.
   LineFit (*fit_line)(const RowTarget& row, const std::uint8_t* codes, float top, float middle);

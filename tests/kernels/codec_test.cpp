@@ -8,6 +8,7 @@
 
 #include "codec/tile_codec.hpp"
 #include "format/record_check.hpp"
+#include "head_blocks.hpp"
 #include "kernels/kernel_table.hpp"
 #include "reference/record.hpp"
 
@@ -66,31 +67,10 @@ std::vector<const HalfBits*> row_pointers(const Halves& rows, std::uint32_t dim)
   return pointers;
 }
 
-// The rows as the cache holds them.
-struct HeadBlocks {
-  std::vector<Halves> blocks;
-  std::vector<const HalfBits*> pointers;
-
-  HeadBlocks(Side side, std::uint32_t dim, const Halves& rows) {
-    for (std::size_t first = 0; first < rows.size(); first += std::size_t{16} * dim) {
-      Halves& block = blocks.emplace_back(std::size_t{16} * dim);
-      for (std::size_t at = 0; at < block.size(); ++at) {
-        const std::size_t token = at / dim;
-        const std::size_t channel = at % dim;
-        block[side == Side::kKey ? channel * 16 + token : at] = rows[first + at];
-      }
-    }
-    for (const Halves& block : blocks) pointers.push_back(block.data());
-  }
-};
-
-struct Scratch {
-  std::vector<std::byte> bytes;
-  explicit Scratch(const CodecCase& c) : bytes(codec_scratch_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits)) + 64) {}
-  std::byte* data() {
-    const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
-    return bytes.data() + (64 - address % 64) % 64;
-  }
+// Enough for every level.
+struct Scratch : AlignedScratch {
+  explicit Scratch(const CodecCase& c)
+      : AlignedScratch(encode_scratch_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits), EncoderLevel::kBest)) {}
 };
 
 std::string describe(const CodecCase& c) {

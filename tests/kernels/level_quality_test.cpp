@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "codec/tile_codec.hpp"
-#include "format/exact_block.hpp"
+#include "head_blocks.hpp"
 
 namespace kvarn {
 namespace {
@@ -50,27 +50,16 @@ Floats sample_rows(const Kind& kind, std::uint32_t dim, std::mt19937& random) {
   return rows;
 }
 
-Floats encode_and_decode(Side side, const Floats& rows, const TileEncoding& encoding) {
+Floats encode_and_decode(const Floats& rows, const TileEncoding& encoding) {
   const std::uint32_t dim = encoding.dim;
-  const HeadBlockLayout layout = side == Side::kKey ? key_block_layout(dim) : value_block_layout(dim);
-  std::vector<HalfBits> blocks(rows.size());
-  std::vector<const HalfBits*> pointers;
-  for (std::uint32_t token = 0; token < kTokens; ++token) {
-    HalfBits* block = &blocks[token / kBlockTokens * head_block_values(dim)];
-    if (token % kBlockTokens == 0) pointers.push_back(block);
-    std::vector<HalfBits> channels;
-    for (std::uint32_t channel = 0; channel < dim; ++channel) {
-      channels.push_back(float_to_half(rows[std::size_t{token} * dim + channel]));
-    }
-    put_channels(layout, channels.data(), token % kBlockTokens, block);
-  }
-  const TileShape shape = tile_shape(side, kTokens, dim, encoding.bits);
-  std::vector<std::byte> scratch(codec_scratch_bytes(shape) + 64);
-  std::byte* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
+  std::vector<HalfBits> halves;
+  for (const float value : rows) halves.push_back(float_to_half(value));
+  const HeadBlocks exact(encoding.side, dim, halves);
+  const TileShape shape = tile_shape(encoding.side, kTokens, dim, encoding.bits);
+  AlignedScratch scratch(encode_scratch_bytes(shape, encoding.level));
   std::vector<std::uint8_t> record(record_bytes(shape));
-  EXPECT_EQ(encode_tile(encoding, pointers, aligned, record.data()), Status::kOk);
-  std::vector<HalfBits> halves(rows.size());
-  decode_tokens(side, dim, kTokens, encoding.bits, record.data(), aligned, halves.data(), dim);
+  EXPECT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), record.data()), Status::kOk);
+  decode_tokens(encoding.side, dim, kTokens, encoding.bits, record.data(), scratch.data(), halves.data(), dim);
   Floats decoded;
   for (const HalfBits half : halves) decoded.push_back(half_to_float(half));
   return decoded;
@@ -124,8 +113,8 @@ double output_error(const Problem& problem, std::uint32_t dim, std::uint32_t bit
     sums[i % dim] += problem.told[i];
   }
   const QueryMoments moments{squares.data(), sums.data(), 1, kQueries};
-  const Floats keys = encode_and_decode(Side::kKey, problem.keys, {Side::kKey, dim, bits, level, &moments});
-  const Floats values = encode_and_decode(Side::kValue, problem.values, {Side::kValue, dim, bits, level, &moments});
+  const Floats keys = encode_and_decode(problem.keys, {Side::kKey, dim, bits, level, &moments});
+  const Floats values = encode_and_decode(problem.values, {Side::kValue, dim, bits, level, &moments});
   double error = 0.0;
   for (std::size_t at = 0; at < problem.judging.size(); at += dim) {
     const auto first = problem.judging.begin() + static_cast<std::ptrdiff_t>(at);

@@ -231,7 +231,7 @@ class TiledProblem {
   void seal(Side side, std::uint32_t dim, std::uint32_t bits, const Halves& rows, Side16& memory) {
     const AttentionShape& shape = spec_.shape;
     const TileShape record_shape = tile_shape(side, shape.tile_tokens, dim, bits);
-    std::vector<std::byte> scratch(codec_scratch_bytes(record_shape) + 64);
+    std::vector<std::byte> scratch(encode_scratch_bytes(record_shape, EncoderLevel::kScaled) + 64);
     memory.records.resize(shape.kv_heads * record_bytes(record_shape));
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       std::vector<std::unique_ptr<Halves>> blocks;
