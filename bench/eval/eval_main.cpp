@@ -57,7 +57,7 @@ void add_task_options(CLI::App& app, EvalOptions& options) {
       ->capture_default_str();
   app.add_option("--free-run", options.free_run_tokens, "drift over N tokens that the model writes")->check(counts);
   app.add_option("--retrieval", options.retrieval_questions, "line retrieval with N questions")
-      ->check(CLI::Range(0, 60));
+      ->check(CLI::Range(0, 40));
   app.add_flag("--code,!--no-code", options.code, "code completion of the bundled set");
   app.add_option("--code-file", options.code_file, "another set of code tasks")->capture_default_str();
 }
