@@ -27,8 +27,9 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("-n,--tokens", options.sampling.max_tokens, "tokens to generate")->check(CLI::Range(1, 1 << 24));
   command.add_option("-c,--context", options.context_tokens, "context size in tokens; 0: what is needed")
       ->check(CLI::Range(0, 1 << 26));
-  command.add_option("--preset", options.cache.preset,
-                     "bits for K and V (k4v4, k4v2, ...), f16 (exact), off (no plugin)");
+  command.add_option(
+      "--preset", options.cache.preset,
+      "near-lossless, balanced, small, smallest, or bits for K and V (k4v2), f16 (exact), off (no plugin)");
   command.add_option("--level", options.cache.level, "how codes are chosen: official, scaled, fast or best");
   command.add_option("--sink", options.cache.sink_tokens, "first tokens kept exact")->check(CLI::NonNegativeNumber);
   command.add_option("--tail", options.cache.tail_tokens, "newest tokens kept exact; none: not even those at work")

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kContextStep = 256;  // llama.cpp pads its contexts to this
 constexpr const char* kHostPreset = "off";
-constexpr const char* kDefaultPreset = "k4v4";
+constexpr const char* kDefaultPreset = "balanced";
 constexpr const char* kDefaultPrompt = "Explain in a few sentences why the sky is blue.";
 
 std::string read_prompt(const RunOptions& options) {

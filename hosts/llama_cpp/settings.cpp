@@ -34,7 +34,7 @@ std::string read_count(const char * name, uint32_t max, uint32_t & value) {
 
 std::string set_preset(Settings & settings, const char * preset) {
     if (kvarn::apply_preset(preset, settings.cache) != kvarn::Status::kOk) {
-        return std::string("preset '") + preset + "' is unknown: use f16, or k<bits>v<bits> with bits 8, 6, 5, 4, 3 or 2, for example k4v2";
+        return std::string("preset '") + preset + "' is unknown: use near-lossless, balanced, small, smallest, f16, or k<bits>v<bits> with bits 8, 6, 5, 4, 3 or 2, for example k4v2";
     }
     settings.preset = preset;
     return {};

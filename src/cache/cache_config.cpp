@@ -7,6 +7,16 @@ Status apply_preset(std::string_view preset, CacheConfig& config) {
     config.exact = true;
     return Status::kOk;
   }
+  for (const NamedPreset& named : kNamedPresets) {
+    if (named.name != preset) continue;
+    config.exact = false;
+    config.k_bits = named.k_bits;
+    config.v_bits = named.v_bits;
+    config.tail_tokens = named.tail_tokens;
+    config.level = named.level;
+    config.seals_own_rows = false;
+    return Status::kOk;
+  }
   if (preset.size() != 4 || preset[0] != 'k' || preset[2] != 'v') return Status::kInvalidArgument;
   if (preset[1] < '0' || preset[1] > '9' || preset[3] < '0' || preset[3] > '9') return Status::kInvalidArgument;
   const std::uint32_t k_bits = static_cast<std::uint32_t>(preset[1] - '0');

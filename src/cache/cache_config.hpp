@@ -14,7 +14,7 @@ struct CacheConfig {
   bool exact = false;        // preset f16: nothing is sealed, every row stays what the engine wrote
   std::uint32_t k_bits = 4;  // 8, 6, 5, 4, 3 or 2
   std::uint32_t v_bits = 4;
-  EncoderLevel level = EncoderLevel::kScaled;
+  EncoderLevel level = EncoderLevel::kBest;
   // Not kNone: instead of being sealed, a tile's rows are rounded to this format and stay rows. To compare codecs.
   BaselineFormat k_baseline = BaselineFormat::kNone;
   BaselineFormat v_baseline = BaselineFormat::kNone;
@@ -32,8 +32,23 @@ struct CacheConfig {
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
 
-// Sets the widths of `config` from a preset name: "f16" (exact) or "k<bits>v<bits>", for example "k4v2".
-// kInvalidArgument for anything else; the config is then untouched.
+// A named choice between size and closeness, made from measurements (README, "Which preset").
+struct NamedPreset {
+  std::string_view name;
+  std::uint32_t k_bits;
+  std::uint32_t v_bits;
+  std::uint32_t tail_tokens;
+  EncoderLevel level;
+};
+inline constexpr NamedPreset kNamedPresets[] = {
+    {"near-lossless", 6, 6, 128, EncoderLevel::kBest},
+    {"balanced", 4, 4, 128, EncoderLevel::kBest},  // what a CacheConfig is by default
+    {"small", 3, 3, 128, EncoderLevel::kBest},
+    {"smallest", 2, 2, 128, EncoderLevel::kBest},
+};
+
+// Sets `config` from a preset name: one of kNamedPresets (widths, tail and level), "f16" (exact) or "k<bits>v<bits>",
+// for example "k4v2" (widths alone). kInvalidArgument for anything else; the config is then untouched.
 Status apply_preset(std::string_view preset, CacheConfig& config);
 
 // Sets what `config` makes of tiles that are due, from a codec name: "kvarn" (records), "q8_0", "q5_0", "q4_0", or one

@@ -17,7 +17,7 @@ void KvCache::keep_queries(StoreId k, const HeadCounts& counts, const BatchMask&
     const Place place = stream.places[cells[at]];
     if (!place) continue;
     const TileId tile = stream.refs[place.ref()].tile;
-    if (contribution_weight(map_.tile(tile).start_rank, config_.tile_tokens) == 0) continue;
+    if (!keys.query_shape().contribution(map_.tile(tile).start_rank).is_one) continue;
     const float* q = tensors.q + slice * tensors.q_slice + at % mask.queries * tensors.q_query;
     keys.keep_query(tile, place.row, q, tensors.q_head);
   }
@@ -32,8 +32,8 @@ std::shared_ptr<const QueryHistory> KvCache::history_up_to(const RowStore& keys,
   for (; at && !is_fixed(*at); at = map_.complete_before(*at)) open.push_back(*at);
   std::shared_ptr<const QueryHistory> history = at ? keys.history(*at) : nullptr;
   for (auto id = open.rbegin(); id != open.rend(); ++id) {
-    const std::uint64_t weight = contribution_weight(map_.tile(*id).start_rank, config_.tile_tokens);
-    history = keys.extend_history(std::move(history), *id, weight);
+    const Contribution contribution = keys.query_shape().contribution(map_.tile(*id).start_rank);
+    if (contribution.is_one) history = keys.extend_history(std::move(history), *id, contribution.rest);
   }
   return history;
 }

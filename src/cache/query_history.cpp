@@ -58,8 +58,8 @@ void QuerySamples::keep(std::uint32_t sample, const float* q, std::size_t head_s
     const float* values = q + head * head_stride;
     if (!fits_half(values, shape_.dim)) return;
     const std::size_t at = std::size_t{sample} * shape_.heads() + head;
-    const float unit = largest_magnitude(values, shape_.dim) / kTopCode;
-    units_[at] = unit;
+    units_[at] = float_to_half(largest_magnitude(values, shape_.dim) / kTopCode);
+    const float unit = half_to_float(units_[at]);
     for (std::uint32_t channel = 0; channel < shape_.dim; ++channel) {
       const float code = unit == 0.0f ? 0.0f : std::nearbyint(values[channel] / unit);
       codes_[at * shape_.dim + channel] = static_cast<std::int8_t>(std::clamp(code, -kTopCode, kTopCode));
@@ -68,37 +68,38 @@ void QuerySamples::keep(std::uint32_t sample, const float* q, std::size_t head_s
   present_ |= std::uint64_t{1} << sample;
 }
 
-void QuerySamples::add_moments(std::uint32_t kv_head, float weight, float* moments) const {
+void QuerySamples::add_moments(std::uint32_t kv_head, float* moments) const {
   const std::uint32_t dim = shape_.dim;
   for (std::uint32_t sample = 0; sample < shape_.samples(); ++sample) {
     if ((present_ >> sample & 1) == 0) continue;
     for (std::uint32_t member = 0; member < shape_.group; ++member) {
       const std::size_t at = std::size_t{sample} * shape_.heads() + kv_head * shape_.group + member;
+      const float unit = half_to_float(units_[at]);
       float* sums = moments + std::size_t{1 + member} * dim;
       for (std::uint32_t channel = 0; channel < dim; ++channel) {
-        const float value = static_cast<float>(codes_[at * dim + channel]) * units_[at];
-        moments[channel] += weight * (value * value);
-        sums[channel] += weight * value;
+        const float value = static_cast<float>(codes_[at * dim + channel]) * unit;
+        moments[channel] += value * value;
+        sums[channel] += value;
       }
     }
   }
 }
 
 std::size_t QuerySamples::bytes() const {
-  return sizeof(*this) + codes_.capacity() + units_.capacity() * sizeof(float);
+  return sizeof(*this) + codes_.capacity() + units_.capacity() * sizeof(HalfBits);
 }
 
-QueryHistory::QueryHistory(const QueryShape& shape, const QueryHistory* before, const QuerySamples& samples,
-                           float weight)
+QueryHistory::QueryHistory(const QueryShape& shape, const QueryHistory* before, float rest, const QuerySamples& samples)
     : words_(word_count(shape)) {
-  const float total = (before != nullptr ? before->weight() : 0.0f) + weight * static_cast<float>(samples.count());
+  const float total = (before != nullptr ? before->weight() * rest : 0.0f) + static_cast<float>(samples.count());
   std::memcpy(words_.data(), &total, sizeof(total));
   std::vector<float> moments(shape.moment_values());
   std::uint16_t* words = words_.data() + kWeightWords;
   for (std::uint32_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
     std::fill(moments.begin(), moments.end(), 0.0f);
     if (before != nullptr) before->read(shape, kv_head, moments.data());
-    samples.add_moments(kv_head, weight, moments.data());
+    for (float& moment : moments) moment *= rest;
+    samples.add_moments(kv_head, moments.data());
     for (std::uint32_t array = 0; array <= shape.group; ++array, words += 1 + shape.dim) {
       pack_array(moments.data() + std::size_t{array} * shape.dim, shape.dim, words);
     }

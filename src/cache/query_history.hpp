@@ -13,15 +13,11 @@
 
 namespace kvarn {
 
-// How much the queries of a tile count that starts at this rank of its sequence: with index = start_rank / tile_tokens,
-// rounded down, 1 for index 0, index for powers of two, and 0 (they are not kept) for all others. So the sum stands for
-// all queries so far, while its parts grow with the logarithm of the length. A tile that starts between multiples of
-// tile_tokens (a fork) stands in for the tile it branched off.
-constexpr std::uint64_t contribution_weight(std::uint64_t start_rank, std::uint32_t tile_tokens) {
-  const std::uint64_t index = start_rank / tile_tokens;
-  if (index == 0) return 1;
-  return std::has_single_bit(index) ? index : 0;
-}
+// What a tile adds to what is known of the queries of its sequence.
+struct Contribution {
+  bool is_one = false;  // false: its queries are not kept, and nothing changes
+  float rest = 1.0f;    // what is left of the weight of all queries before it
+};
 
 // The queries of one layer.
 struct QueryShape {
@@ -31,6 +27,22 @@ struct QueryShape {
   std::uint32_t kv_heads = 0;
   std::uint32_t group = 0;  // query heads that share a KV head
   std::uint32_t dim = 0;
+  std::uint32_t period = 1;  // a power of two: of this many tiles of a long sequence one contributes
+
+  // Of the tile that starts at this rank of its sequence: with index = start_rank / tile_tokens, rounded down, tiles 0,
+  // 1, 2, 4, ... period, 2 * period, 3 * period, ... contribute. Queries lose a tenth of their weight with every tile,
+  // since those to come are most like the latest (docs/decisions/0010). A tile that starts between multiples of
+  // tile_tokens (a fork) stands in for the tile it branched off.
+  Contribution contribution(std::uint64_t start_rank) const {
+    const std::uint64_t index = start_rank / tile_tokens;
+    const bool is_early = index < period && (index & (index - 1)) == 0;
+    if (index == 0) return {true, 1.0f};
+    if (!is_early && index % period != 0) return {};
+    std::uint64_t gap = index <= period ? index - index / 2 : period;
+    Contribution contribution{true, 1.0f};
+    for (; gap > 0; --gap) contribution.rest *= 0.9f;
+    return contribution;
+  }
 
   std::uint32_t heads() const { return kv_heads * group; }
   // Rows step-1, 2*step-1, ... of a tile are sampled, with all heads of their query. A power of two; the first token of
@@ -58,29 +70,29 @@ class QuerySamples {
   void forget(std::uint32_t sample) { present_ &= ~(std::uint64_t{1} << sample); }
   std::uint32_t count() const { return static_cast<std::uint32_t>(std::popcount(present_)); }
 
-  // Adds weight times the moments of the queries of one KV head's group to moments[moment_values()].
-  void add_moments(std::uint32_t kv_head, float weight, float* moments) const;
+  // Adds the moments of the queries of one KV head's group to moments[moment_values()].
+  void add_moments(std::uint32_t kv_head, float* moments) const;
   std::size_t bytes() const;
 
  private:
   QueryShape shape_;
   std::uint64_t present_ = 0;       // bit s: sample s is there
   std::vector<std::int8_t> codes_;  // [samples, heads, dim]
-  std::vector<float> units_;        // [samples, heads]: value = code * unit
+  std::vector<HalfBits> units_;     // [samples, heads]: value = code * unit
 };
 
 // The moments of a sequence's queries up to the end of a tile, for all KV heads of a layer. Never changes: tiles,
 // branches and copies share it. In half precision with one exponent for each array of squares or sums.
 class QueryHistory {
  public:
-  // What was before (nullptr: nothing) and, weight times, the samples of one more tile.
-  QueryHistory(const QueryShape& shape, const QueryHistory* before, const QuerySamples& samples, float weight);
+  // `rest` times what was before (nullptr: nothing), and the samples of one more tile.
+  QueryHistory(const QueryShape& shape, const QueryHistory* before, float rest, const QuerySamples& samples);
   // The history that bytes() of another one spells; nullptr if it is not one of this shape.
   static std::shared_ptr<const QueryHistory> parse(const QueryShape& shape, std::span<const std::uint8_t> bytes);
   static std::size_t bytes_of(const QueryShape& shape) { return word_count(shape) * sizeof(std::uint16_t); }
 
   float weight() const;  // sum of the weights of one head's queries
-  // Writes the moments of one KV head to moments[moment_values()].
+  // Writes the moments of one KV head to moments[moment_values()]: no channel varies less than not at all.
   void read(const QueryShape& shape, std::uint32_t kv_head, float* moments) const;
   std::span<const std::uint8_t> bytes() const;
   bool equals(const QueryHistory& other) const { return words_ == other.words_; }

@@ -37,7 +37,14 @@ void RowStore::set_heads(std::uint32_t dim, SlabPool* records) {
   }
 }
 
-void RowStore::set_query_heads(std::uint32_t heads) { group_ = heads / (row_values_ / dim_); }
+// The period keeps histories below 1/64 of the records that lie between them, with a V as wide as this K.
+void RowStore::set_query_heads(std::uint32_t heads) {
+  group_ = heads / (row_values_ / dim_);
+  const TileShape values = tile_shape(Side::kValue, config_.tile_tokens, dim_, config_.v_bits);
+  const std::size_t tile_bytes = records_bytes() + record_bytes(values) * (row_values_ / dim_);
+  query_period_ = 1;
+  while (QueryHistory::bytes_of(query_shape()) * 64 > tile_bytes * query_period_) query_period_ *= 2;
+}
 
 RowStore::TileData& RowStore::data(TileId tile) {
   if (tile >= tiles_.size()) tiles_.resize(tile + 1);
@@ -193,10 +200,10 @@ void RowStore::set_history(TileId tile, std::shared_ptr<const QueryHistory> hist
 }
 
 std::shared_ptr<const QueryHistory> RowStore::extend_history(std::shared_ptr<const QueryHistory> before, TileId tile,
-                                                             std::uint64_t weight) const {
+                                                             float rest) const {
   const QuerySamples* samples = tile < tiles_.size() ? tiles_[tile].samples.get() : nullptr;
-  if (weight == 0 || samples == nullptr || samples->count() == 0) return before;
-  return std::make_shared<const QueryHistory>(query_shape(), before.get(), *samples, static_cast<float>(weight));
+  if (samples == nullptr || samples->count() == 0) return before;
+  return std::make_shared<const QueryHistory>(query_shape(), before.get(), rest, *samples);
 }
 
 void RowStore::restore_history(TileId tile, std::span<const std::uint8_t> bytes) {

@@ -75,9 +75,9 @@ class RowStore {
   // The history up to the end of a tile, as set when it was encoded; nullptr: none, or not encoded yet.
   const std::shared_ptr<const QueryHistory>& history(TileId tile) const;
   void set_history(TileId tile, std::shared_ptr<const QueryHistory> history);
-  // `before` and, weight times, the samples of the tile; `before` itself where there are none or weight is 0.
+  // `rest` times what was before and the samples of the tile; `before` itself where there are none.
   std::shared_ptr<const QueryHistory> extend_history(std::shared_ptr<const QueryHistory> before, TileId tile,
-                                                     std::uint64_t weight) const;
+                                                     float rest) const;
   // Sets the history from bytes that another cache's history spells; none if they spell none, or if this cache keeps no
   // queries. Shares what another tile has already.
   void restore_history(TileId tile, std::span<const std::uint8_t> bytes);
@@ -86,7 +86,7 @@ class RowStore {
     return bytes == records_bytes() ||
            (group_ != 0 && bytes == records_bytes() + QueryHistory::bytes_of(query_shape()));
   }
-  QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_}; }
+  QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_, query_period_}; }
   // Bytes of all samples and histories; those that tiles share count once.
   std::size_t query_bytes() const;
 
@@ -128,6 +128,7 @@ class RowStore {
   std::uint32_t dim_ = 0;
   std::uint32_t group_ = 0;  // query heads per KV head; 0: no queries are kept
   CacheConfig config_;
+  std::uint32_t query_period_ = 1;
   SlabPool* blocks_;
   SlabPool* records_ = nullptr;
   std::vector<TileData> tiles_;

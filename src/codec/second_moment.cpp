@@ -1,5 +1,6 @@
 #include "codec/second_moment.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "format/tile_record.hpp"
@@ -22,7 +23,7 @@ bool rotated_second_moment(const QueryMoments& moments, std::size_t dim, float* 
       const float weight = sums[row] / moments.weight;
       kernel.add_rows(head == 0 ? nullptr : to, {sums, &weight, 1, dim}, to);
     }
-    to[row] = moments.squares[row];
+    to[row] = std::max(to[row], moments.squares[row]);  // no channel varies less than not at all
   }
   kernel.rotate(work, dim, dim);
   kernel.transpose(work, dim, dim, dim, out, dim);

@@ -16,7 +16,8 @@ namespace kvarn {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr int kRefinements = 2;  // at level `best`; a third gains less than a hundredth (docs/decisions/0009)
+// Turns of refinement at level `best`: narrow codes gain more from them (docs/decisions/0009).
+constexpr int refinement_turns(std::uint32_t bits) { return bits <= 3 ? 4 : 2; }
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -138,7 +139,7 @@ void search_tile(const TileShape& shape, const TileEncoding& encoding, int expon
   const int lane_exponent = std::clamp(exponent, -4, 8);
   const SearchedTile tile = {work.tile, shape.rows, shape.lanes, shape.bits, lane_exponent, exponent - lane_exponent};
   ErrorMeasure measure;
-  int refinements = encoding.level == EncoderLevel::kBest ? kRefinements : 0;
+  int refinements = encoding.level == EncoderLevel::kBest ? refinement_turns(shape.bits) : 0;
   if (refinements > 0 && encoding.side == Side::kKey) {
     const bool seen = encoding.moments != nullptr &&
                       rotated_second_moment(*encoding.moments, shape.rows, work.square, work.second_moment);

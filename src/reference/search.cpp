@@ -222,7 +222,7 @@ std::optional<SecondMoment> second_moment(const Moments& moments, std::uint32_t 
         moment.at(row, column) += moments.sums[head + row] / moments.weight * moments.sums[head + column];
       }
     }
-    moment.at(row, row) = moments.squares[row];
+    moment.at(row, row) = std::max(moment.at(row, row), moments.squares[row]);
   }
   rotate_rows(moment);
   SecondMoment turned(dim, dim);

@@ -12,7 +12,8 @@
 
 namespace kvarn::reference {
 
-inline constexpr int kRefinements = 2;  // at level `best`
+// Turns of refinement at level `best`.
+constexpr int refinement_turns(std::uint32_t bits) { return bits <= 3 ? 4 : 2; }
 
 // Moments of the un-rotated queries of one KV head, weighted: squares[c], sums[head * dim + c], and the weight of one
 // head's queries.

@@ -19,6 +19,27 @@ TEST(CacheConfig, PresetF16_KeepsEveryTileExact) {
   EXPECT_TRUE(config.exact);
 }
 
+TEST(CacheConfig, NamedPreset_SetsWidthsTailAndLevel) {
+  for (const NamedPreset& named : kNamedPresets) {
+    CacheConfig config;
+    config.tail_tokens = 0;
+    config.seals_own_rows = true;
+    config.level = EncoderLevel::kOfficial;
+    ASSERT_EQ(apply_preset(named.name, config), Status::kOk);
+    EXPECT_EQ(config.k_bits, named.k_bits);
+    EXPECT_EQ(config.v_bits, named.v_bits);
+    EXPECT_EQ(config.tail_tokens, named.tail_tokens);
+    EXPECT_EQ(config.level, named.level);
+    EXPECT_EQ(validate(config), Status::kOk) << named.name;
+  }
+}
+
+TEST(CacheConfig, Balanced_IsTheDefault) {
+  CacheConfig config;
+  ASSERT_EQ(apply_preset("balanced", config), Status::kOk);
+  EXPECT_EQ(config, CacheConfig{});
+}
+
 TEST(CacheConfig, UnknownPreset_IsRefusedAndChangesNothing) {
   for (const char* preset : {"", "k4", "k4v", "k4v7", "k1v4", "k44v4", "K4V4", "q4_0", "k4v4 ", "k9v9", "v4k4"}) {
     CacheConfig config;

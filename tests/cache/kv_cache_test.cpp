@@ -16,6 +16,7 @@ namespace {
 CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
   CacheConfig config;
   EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  config.level = EncoderLevel::kFast;  // records depend on rows alone; query_lineage_test.cpp has the level best
   config.tile_tokens = tile;
   config.sink_tokens = sink;
   config.tail_tokens = tail;

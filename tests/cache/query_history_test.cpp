@@ -36,22 +36,34 @@ QuerySamples one_sample(float value) {
   return samples;
 }
 
-TEST(ContributionWeight, PowersOfTwoStandForAllTilesSoFar) {
-  std::uint64_t sum = 0;
-  for (std::uint64_t tile = 0; tile < 1000; ++tile) {
-    const std::uint64_t weight = contribution_weight(tile * 128, 128);
-    if (weight != 0) {
-      EXPECT_EQ(weight, std::max<std::uint64_t>(1, sum)) << tile;  // as much as all before it together
-    }
-    sum += weight;
-  }
-  EXPECT_EQ(sum, 1024u);
+QueryShape shape_of_period(std::uint32_t period) {
+  QueryShape shape = kShape;
+  shape.period = period;
+  return shape;
 }
 
-TEST(ContributionWeight, TileThatStartsInTheMiddle_CountsAsTheOneItBranchedOff) {
-  EXPECT_EQ(contribution_weight(2 * 128 + 1, 128), 2u);
-  EXPECT_EQ(contribution_weight(4 * 128 - 1, 128), 0u);
-  EXPECT_EQ(contribution_weight(5, 128), 1u);
+TEST(Contribution, EarlyPowersOfTwoAndThenOneTileOfEveryPeriod) {
+  for (const std::uint32_t period : {1u, 2u, 4u, 8u}) {
+    std::vector<std::uint64_t> contributing;
+    double rest = 1.0;
+    for (std::uint64_t index = 0; index < 40; ++index) {
+      const Contribution contribution = shape_of_period(period).contribution(index * 128);
+      if (!contribution.is_one) continue;
+      contributing.push_back(index);
+      rest *= contribution.rest;
+      EXPECT_NEAR(rest, std::pow(0.9, static_cast<double>(index)), 1e-5) << "a tenth a tile, however many contribute";
+    }
+    std::vector<std::uint64_t> expected = {0};
+    for (std::uint64_t index = 1; index < period; index *= 2) expected.push_back(index);
+    for (std::uint64_t index = period; index < 40; index += period) expected.push_back(index);
+    EXPECT_EQ(contributing, expected) << period;
+  }
+}
+
+TEST(Contribution, TileThatStartsInTheMiddle_CountsAsTheOneItBranchedOff) {
+  EXPECT_TRUE(shape_of_period(4).contribution(2 * 128 + 1).is_one);
+  EXPECT_FALSE(shape_of_period(4).contribution(4 * 128 - 1).is_one);
+  EXPECT_TRUE(shape_of_period(4).contribution(5).is_one);
 }
 
 TEST(QueryShape, AtMost64QueriesOfAKvHead_ButOneOfEachHead) {
@@ -82,30 +94,30 @@ TEST(QueryHistory, MomentsOfItsSamples_AreThoseOfTheQueries) {
     for (std::size_t at = 0; at < q.size(); ++at) {
       const std::size_t head = at / kShape.dim, channel = at % kShape.dim;
       std::vector<double>& moments = expected[head / kShape.group];
-      moments[channel] += 4.0 * q[at] * q[at];
-      moments[(1 + head % kShape.group) * kShape.dim + channel] += 4.0 * q[at];
+      moments[channel] += 1.0 * q[at] * q[at];
+      moments[(1 + head % kShape.group) * kShape.dim + channel] += q[at];
     }
   }
-  const QueryHistory history(kShape, nullptr, samples, 4.0f);
-  EXPECT_EQ(history.weight(), 4.0f * static_cast<float>(kShape.samples()));
+  const QueryHistory history(kShape, nullptr, 1.0f, samples);
+  EXPECT_EQ(history.weight(), static_cast<float>(kShape.samples()));
   for (std::uint32_t kv_head = 0; kv_head < kShape.kv_heads; ++kv_head) {
     const std::vector<float> moments = moments_of(history, kv_head);
     for (std::size_t at = 0; at < moments.size(); ++at) {
-      // Half a code of 8 bits over a range of 15 is 0.06 a value; 16 or 48 of them, of either sign and times 4.
-      EXPECT_NEAR(moments[at], expected[kv_head][at], at < kShape.dim ? 20.0 : 2.0) << at;
+      // Half a code of 8 bits over a range of 15 is 0.06 a value; 16 or 48 of them, of either sign.
+      EXPECT_NEAR(moments[at], expected[kv_head][at], at < kShape.dim ? 5.0 : 0.5) << at;
     }
   }
 }
 
 TEST(QueryHistory, NextTile_IsAddedToWhatWasBefore) {
-  const QueryHistory first(kShape, nullptr, one_sample(3.0f), 1.0f);
-  const QueryHistory second(kShape, &first, one_sample(-1.0f), 2.0f);
-  EXPECT_EQ(second.weight(), 3.0f);
+  const QueryHistory first(kShape, nullptr, 1.0f, one_sample(3.0f));
+  const QueryHistory second(kShape, &first, 0.5f, one_sample(-1.0f));
+  EXPECT_EQ(second.weight(), 1.5f);
   for (const std::uint32_t kv_head : {0u, 1u}) {
     const std::vector<float> moments = moments_of(second, kv_head);
     for (std::uint32_t channel = 0; channel < kShape.dim; ++channel) {
-      EXPECT_NEAR(moments[channel], 3 * (9.0f + 2.0f), 0.02f);  // all heads of the group
-      EXPECT_NEAR(moments[kShape.dim + channel], 3.0f - 2.0f, 0.002f);
+      EXPECT_NEAR(moments[channel], 3 * (4.5f + 1.0f), 0.02f);  // all heads of the group
+      EXPECT_NEAR(moments[kShape.dim + channel], 1.5f - 1.0f, 0.002f);
     }
   }
   EXPECT_FALSE(second.equals(first));
@@ -129,12 +141,12 @@ TEST(QuerySamples, ForgottenSample_CountsNoMore) {
   const std::vector<float> q(std::size_t{kShape.heads()} * kShape.dim, 2.0f);
   samples.keep(5, q.data(), kShape.dim);
   samples.forget(5);
-  EXPECT_TRUE(QueryHistory(kShape, nullptr, samples, 1.0f).equals({kShape, nullptr, one_sample(1.0f), 1.0f}));
+  EXPECT_TRUE(QueryHistory(kShape, nullptr, 1.0f, samples).equals({kShape, nullptr, 1.0f, one_sample(1.0f)}));
 }
 
 TEST(QueryHistory, LargestAndSmallestQueries_StayFiniteAndValid) {
   for (const float value : {0.0f, 1e-42f, 1e-30f, 1e-10f, 65504.0f, -65504.0f}) {
-    const QueryHistory history(kShape, nullptr, one_sample(value), 1 << 20);
+    const QueryHistory history(kShape, nullptr, 1.0f, one_sample(value));
     for (const float moment : moments_of(history, 1)) EXPECT_TRUE(std::isfinite(moment)) << value;
     EXPECT_NE(QueryHistory::parse(kShape, history.bytes()), nullptr) << value;
   }
@@ -144,7 +156,7 @@ TEST(QueryHistory, ItsBytes_SpellItAgain) {
   std::mt19937 random(2);
   QuerySamples samples(kShape);
   for (std::uint32_t sample = 0; sample < 5; ++sample) samples.keep(sample, random_query(random).data(), kShape.dim);
-  const QueryHistory history(kShape, nullptr, samples, 2.0f);
+  const QueryHistory history(kShape, nullptr, 1.0f, samples);
   ASSERT_EQ(history.bytes().size(), QueryHistory::bytes_of(kShape));
   const auto again = QueryHistory::parse(kShape, history.bytes());
   ASSERT_NE(again, nullptr);
@@ -152,7 +164,7 @@ TEST(QueryHistory, ItsBytes_SpellItAgain) {
 }
 
 TEST(QueryHistory, BytesThatAreNone_AreRefused) {
-  const QueryHistory history(kShape, nullptr, one_sample(1.0f), 2.0f);
+  const QueryHistory history(kShape, nullptr, 1.0f, one_sample(1.0f));
   const std::vector<std::uint8_t> good(history.bytes().begin(), history.bytes().end());
   EXPECT_EQ(QueryHistory::parse(kShape, {}), nullptr);
   EXPECT_EQ(QueryHistory::parse(kShape, {good.data(), good.size() - 2}), nullptr);

@@ -78,6 +78,31 @@ TEST(QueryLineage, MicroBatchesCutDifferently_LeaveTheSameBytes) {
   }
 }
 
+// Rows as attention reads them, of all cells of a sequence.
+SavedRows read_rows(FakeEngine& engine, int sequence, Side side) {
+  SavedRows rows;
+  for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
+    for (const std::uint32_t cell : engine.cells_of(sequence)) {
+      rows.emplace_back(FakeEngine::kRow);
+      engine.cache().read_row(engine.store(layer, side), 0, cell, rows.back().data());
+    }
+  }
+  return rows;
+}
+
+TEST(QueryLineage, RecordsOfKeys_DependOnTheQueries) {
+  std::vector<SavedRows> keys, values;
+  for (const std::uint32_t query_seed : {0u, 1u}) {
+    FakeEngine engine(best_config(16, 16), kCells, 1);
+    engine.set_text(one_text(7), query_seed);
+    append_singly(engine, 0, 100);
+    keys.push_back(read_rows(engine, 0, Side::kKey));
+    values.push_back(read_rows(engine, 0, Side::kValue));
+  }
+  EXPECT_NE(keys[0], keys[1]);
+  EXPECT_EQ(values[0], values[1]);
+}
+
 TEST(QueryLineage, OtherLevels_KeepNoQueries) {
   CacheConfig config = best_config(16, 16);
   config.level = EncoderLevel::kScaled;
@@ -213,12 +238,10 @@ TEST(QueryLineage, EditedTiles_KeepTheirHistory) {
   EXPECT_EQ(engine.cache().account().record_bytes, before.record_bytes);
 }
 
-TEST(QueryLineage, TilesThatDoNotContribute_TakeNoMemory) {
+TEST(QueryLineage, Cleared_TakesNoMemory) {
   FakeEngine engine(best_config(16, 16), kCells, 1);
-  append_singly(engine, 0, 310);  // tile 16 is sealed by now
-  const std::uint64_t bytes = engine.cache().account().moment_bytes;
-  append_singly(engine, 0, 180);
-  EXPECT_EQ(engine.cache().account().moment_bytes, bytes);
+  append_singly(engine, 0, 310);
+  EXPECT_GT(engine.cache().account().moment_bytes, 0u);
   engine.clear();
   EXPECT_EQ(engine.cache().account().moment_bytes, 0u);
 }

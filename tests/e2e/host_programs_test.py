@@ -37,7 +37,7 @@ def test_what_is_not_served_runs_and_is_said_in_one_line(paths, options):
         assert result.stdout == completion(paths, None, *options).stdout
 
 
-@pytest.mark.parametrize("setting", [{"sink": "many"}, {"tail": -5}, {"tile": 24}, {"level": "best"}, {"codec": "q4_1"}, {"isa": "z80"}])
+@pytest.mark.parametrize("setting", [{"sink": "many"}, {"tail": -5}, {"tile": 24}, {"level": "better"}, {"codec": "q4_1"}, {"isa": "z80"}])
 def test_bad_setting_is_one_line_and_no_device(paths, setting):
     result = completion(paths, "k4v4", **setting)
     lines = [line for line in kvarn_lines(result) if "does not start" in line]

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "codec/tile_codec.hpp"
+#include "format/record_check.hpp"
 #include "kernels/kernel_table.hpp"
 #include "reference/record.hpp"
 
@@ -227,6 +228,24 @@ TEST(TileCodec, BestLevel_WithoutQueriesGivesTheFastRecordOfKeys) {
   const QueryMoments moments{seen.squares.data(), seen.sums.data(), 3, seen.weight};
   EXPECT_NE(record(EncoderLevel::kBest, &moments), record(EncoderLevel::kFast, nullptr));
   EXPECT_EQ(record(EncoderLevel::kFast, &moments), record(EncoderLevel::kFast, nullptr));
+}
+
+// As rounding of stored moments may leave them, or bytes that somebody made up.
+TEST(TileCodec, SquaresBelowThoseOfTheMeans_GiveTheReferenceBytes) {
+  const CodecCase c{Side::kKey, 128, 64, 2, EncoderLevel::kBest};
+  for (const float squares : {0.0f, 12.0f, 1e30f}) {
+    const reference::Moments seen{std::vector<float>(c.dim, squares), std::vector<float>(3 * c.dim, 40.0f), 40.0f};
+    const QueryMoments moments{seen.squares.data(), seen.sums.data(), 3, seen.weight};
+    const Halves rows = normal_rows(c, 21);
+    const HeadBlocks exact(c.side, c.dim, rows);
+    const auto expected = reference::encode(spec_of(c), level_of(c), row_pointers(rows, c.dim), &seen);
+    Scratch scratch(c);
+    std::vector<std::uint8_t> record(expected.value().size());
+    const TileEncoding encoding{c.side, c.dim, c.bits, c.level, &moments};
+    ASSERT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), record.data()), Status::kOk);
+    EXPECT_EQ(record, expected.value()) << squares;
+    EXPECT_EQ(validate_record(tile_shape(c.side, c.tokens, c.dim, c.bits), record), Status::kOk) << squares;
+  }
 }
 
 TEST(TileCodec, NanOrInfinity_IsRefused) {
