@@ -1,12 +1,10 @@
 #include "eval_rows.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <utility>
 
-#include "cache/cache_config.hpp"
 #include "quality_summary.hpp"
 
 namespace kvarn::bench {
@@ -31,20 +29,13 @@ Json tokens_json(std::int64_t tokens) {
   return tokens == kUnset ? Json(nullptr) : Json(tokens);
 }
 
-// The level that the plugin takes: the choice's own, the environment's, the default. Null where KVarN does not encode.
-Json level_json(const CacheChoice& choice) {
-  if (choice.kind != CacheChoice::Kind::kKvarn) return nullptr;
-  if (!choice.level.empty()) return choice.level;
-  const char* value = std::getenv("KVARN_LEVEL");
-  return value != nullptr && *value != '\0' ? Json(value) : Json(level_name(CacheConfig{}.level));
-}
-
 Json identity_json(const RowSubject& subject, const EvalOptions& options, const CacheChoice& choice) {
+  const std::string level = choice.encoder_level();
   return {{"model", subject.model},
           {"text", subject.text},
           {"cache", choice.name()},
           {"codec", choice.kind == CacheChoice::Kind::kHost ? "host " + choice.codec : choice.codec},
-          {"level", level_json(choice)},
+          {"level", level.empty() ? Json(nullptr) : Json(level)},
           {"k_bits", choice.k_bits},
           {"v_bits", choice.v_bits},
           {"sink", tokens_json(choice.sink_tokens)},
