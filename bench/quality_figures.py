@@ -103,8 +103,9 @@ def levels_of(rows):
     return list(dict.fromkeys(row["level"] for row in rows if row["codec"] == "kvarn"))
 
 
-def draw_points(axes, rows, label, colour, marker, dashed):
-    """Points with intervals; those with equal widths for keys and values are joined."""
+def draw_points(axes, rows, style, named):
+    """Points with intervals; those with equal widths for keys and values are joined. Widths in `named` have their names already."""
+    label, colour, marker, line = style
     rows = sorted(rows, key=lambda row: row["record_bits_per_value"])
     bits = [row["record_bits_per_value"] for row in rows]
     means = [max(row["mean_kld"], SMALLEST_KLD) for row in rows]
@@ -112,9 +113,13 @@ def draw_points(axes, rows, label, colour, marker, dashed):
     above = [max(row["mean_kld_high"] - mean, 0) for mean, row in zip(means, rows)]
     axes.errorbar(bits, means, yerr=[below, above], fmt=marker, color=colour, markersize=6, capsize=2.5, linewidth=1.2, label=label, zorder=3)
     even = [(bit, mean) for bit, mean, row in zip(bits, means, rows) if row["k_bits"] == row["v_bits"]]
-    axes.plot([bit for bit, _ in even], [mean for _, mean in even], color=colour, linewidth=1.2, linestyle="--" if dashed else "-", alpha=0.7)
+    axes.plot([bit for bit, _ in even], [mean for _, mean in even], color=colour, linewidth=1.2, linestyle=line, alpha=0.7)
     for bit, mean, row in zip(bits, means, rows):
-        axes.annotate(row["cache"].split("@")[0].removeprefix("host "), (bit, mean), textcoords="offset points", xytext=(6, 5), fontsize=8,
+        name = row["cache"].split("@")[0].removeprefix("host ")
+        if name in named:
+            continue
+        named.add(name)
+        axes.annotate(name, (bit, mean), textcoords="offset points", xytext=(6, 5), fontsize=8,
                       color=colour)
 
 
@@ -124,15 +129,16 @@ def pareto(rows):
     levels = levels_of(rows)
     handles = {}
     for (key, panel), axes in zip(found.items(), all_axes):
+        named = set()
         for index, level in enumerate(levels):
             ours = [row for row in panel if row["codec"] == "kvarn" and row["level"] == level]
-            draw_points(axes, ours, f"KVarN, {level}", LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "o", dashed=False)
+            draw_points(axes, ours, (f"KVarN, {level}", LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "o", "-"), named)
         baselines = [row for row in panel if row["codec"] not in ("kvarn", "f16") and not is_host(row)]
         if baselines:
-            draw_points(axes, baselines, "ggml's codecs in the same cache", BASELINE_COLOUR, "s", dashed=True)
+            draw_points(axes, baselines, ("ggml's codecs in the same cache", BASELINE_COLOUR, "s", "--"), named)
         host = [row for row in panel if is_host(row) and row["k_bits"] < 16]
         if host:
-            draw_points(axes, host, "llama.cpp's own caches", HOST_COLOUR, "D", dashed=True)
+            draw_points(axes, host, ("llama.cpp's own caches", HOST_COLOUR, "D", "--"), set())
         for row in panel:
             if is_exact(row):
                 axes.axhline(max(row["mean_kld"], SMALLEST_KLD), color="0.35", linestyle=":", linewidth=1.2, label="noise floor (exact tiles)")

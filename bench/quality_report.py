@@ -59,14 +59,14 @@ def task_columns(rows):
     """Only what was measured."""
     columns = [("cache", lambda row: row["cache"]), ("sink, tail", exact_tokens)]
     for name, title, pattern in (
-            ("pseudo_decode", "pseudo-decode: mean KLD", "{mean_kld:.5f}"),
-            ("greedy", "same greedy tokens: median", "{median_first_divergence:g} of {tokens}"),
+            ("pseudo_decode", "pseudo-decode KLD", "{mean_kld:.5f}"),
+            ("greedy", "same greedy tokens", "{median_first_divergence:g} of {tokens}"),
             ("greedy", "never parted", "{never_diverged}"),
             ("retrieval", "lines found", "{correct} of {questions}"),
             ("retrieval", "with f16", "{reference_correct}"),
-            ("code", "code line as with f16", "{same_as_reference} of {questions}"),
+            ("code", "code as f16", "{same_as_reference} of {questions}"),
             ("code", "right", "{correct}"),
-            ("free_run", "free run: mean KLD", "{mean_kld:.5f}")):
+            ("free_run", "free run KLD", "{mean_kld:.5f}")):
         if any(name in row for row in rows):
             columns.append((title, part(name, pattern)))
     return columns if len(columns) > 2 else []
@@ -113,13 +113,13 @@ def page(files):
         section("Quality against bytes", "Lower and further left is better. Lines join presets with equal widths for keys and values; bars are "
                 "95 % intervals. Both axes count what is sealed; exact tokens are the same for all caches of a panel.", figures.pareto(rows)),
         section("Divergence", "Mean, quantiles and agreement over all positions that count.", tables(rows, lambda _: divergence_columns())),
-        section("Divergence against position", "Mean of ranges of 512 positions, from the start of a chunk.", figures.position(rows)),
+        section("Divergence against position", "Means of ranges of positions, from the start of a chunk.", figures.position(rows)),
         section("Error of attention by layer", "Attention's output before its projection, in the last micro-batch of the first chunk: root mean "
                 "square of the difference from the reference over that of the reference. It holds what earlier layers have added.",
                 figures.layers(rows)),
         section("Drift over a long text", "The reference writes greedily, every cache reads the same tokens one by one.", figures.free_run(rows)),
         section("Tasks", "Pseudo-decode: the first chunk again in small micro-batches, so that every query reads what was sealed before. Greedy "
-                "text: tokens until a cache's own text parts from the reference's. Lines: exact digits of a line in a long list. Code: the next line, "
+                "text: tokens until a cache's own text parts from the reference's (median). Lines: exact digits of a line in a long list. Code: the next line, "
                 "compared with the reference's and with the right one.", tables(rows, task_columns)),
         section("How it was measured", "", method(rows, files)),
     ]

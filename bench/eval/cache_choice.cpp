@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
 
+#include "cache/cache_config.hpp"
 #include "codec/baseline_codec.hpp"
 #include "format/tile_record.hpp"
 #include "user_error.hpp"
@@ -18,8 +20,9 @@ constexpr std::string_view kCodecPrefix = "codec=";
 constexpr std::int64_t kMaxExactTokens = 1 << 20;
 
 [[noreturn]] void refuse(std::string_view text, const std::string& what) {
-  throw program::UserError(fmt::format("'{}' names no cache: {}", text, what),
-                           "use k<bits>v<bits>[@level], f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N and :tail=N");
+  throw program::UserError(
+      fmt::format("'{}' names no cache: {}", text, what),
+      "use k<bits>v<bits>[@level], a preset, f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N and :tail=N");
 }
 
 std::optional<std::int64_t> parse_count(std::string_view text) {
@@ -41,13 +44,14 @@ void read_setting(std::string_view text, std::string_view setting, CacheChoice& 
   (name == "sink" ? choice.sink_tokens : choice.tail_tokens) = *count;
 }
 
-// k<bits>v<bits>, one digit each.
 bool read_preset(std::string_view name, CacheChoice& choice) {
-  if (name.size() != 4 || name[0] != 'k' || name[2] != 'v') return false;
-  choice.k_bits = name[1] - '0';
-  choice.v_bits = name[3] - '0';
+  CacheConfig config;
+  if (apply_preset(name, config) != Status::kOk || config.exact) return false;
+  choice.preset = name;
   choice.codec = "kvarn";
-  return choice.k_bits > 0 && valid_code_bits(choice.k_bits) && choice.v_bits > 0 && valid_code_bits(choice.v_bits);
+  choice.k_bits = static_cast<int>(config.k_bits);
+  choice.v_bits = static_cast<int>(config.v_bits);
+  return true;
 }
 
 void read_block_type(std::string_view text, std::string_view name, CacheChoice& choice) {
@@ -68,24 +72,37 @@ CacheChoice parse_codec(std::string_view text, std::string_view codec) {
   if (codec.starts_with(kCodecPrefix)) codec.remove_prefix(kCodecPrefix.size());
   if (codec == "f16" || baseline_format(codec)) {
     choice.kind = codec == "f16" ? CacheChoice::Kind::kExact : CacheChoice::Kind::kBaseline;
+    if (codec == "f16") choice.preset = codec;
     read_block_type(text, codec, choice);
     return choice;
   }
   const std::size_t at = codec.find('@');
   if (at != std::string_view::npos) choice.level = codec.substr(at + 1);
   if (at != std::string_view::npos && choice.level.empty()) refuse(text, "no level after '@'");
-  if (!read_preset(codec.substr(0, at), choice)) refuse(text, "widths are 8, 6, 5, 4, 3 or 2 bits");
+  if (!read_preset(codec.substr(0, at), choice))
+    refuse(text, "neither a preset's name nor widths of 8, 6, 5, 4, 3 or 2 bits");
   return choice;
 }
 
 }  // namespace
 
-std::string CacheChoice::preset() const { return kind == Kind::kKvarn ? fmt::format("k{}v{}", k_bits, v_bits) : "f16"; }
+std::string CacheChoice::encoder_level() const {
+  if (kind != Kind::kKvarn || !level.empty()) return level;
+  CacheConfig config;
+  const auto environment = [](const char* name) {
+    const char* value = std::getenv(name);
+    return value != nullptr ? value : "";
+  };
+  (void)apply_preset(environment("KVARN_PRESET"), config);
+  (void)level_from_name(environment("KVARN_LEVEL"), config.level);
+  (void)apply_preset(preset, config);
+  return std::string(level_name(config.level));
+}
 
 std::string CacheChoice::name() const {
   switch (kind) {
     case Kind::kKvarn:
-      return preset() + (level.empty() ? "" : "@" + level);
+      return preset + (level.empty() ? "" : "@" + level);
     case Kind::kHost:
       return "host " + codec;
     default:

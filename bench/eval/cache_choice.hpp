@@ -1,5 +1,6 @@
 // One cache to measure, as named on the command line:
 //   k4v2[@LEVEL]            KVarN with these bits for keys and values, and an encoder level if not the default one
+//   balanced[@LEVEL]        a preset by its name: its widths and level count, not its exact tokens
 //   f16                     KVarN's exact tiles: what is left is the noise of another order of sums
 //   q8_0 | q5_0 | q4_0      ggml's codec inside the same cache, so with the same exact tokens
 //   host=f16|q8_0|q5_0|...  llama.cpp's own cache of that type, without the plugin
@@ -26,17 +27,19 @@ struct ExactTokens {
 struct CacheChoice {
   enum class Kind { kKvarn, kExact, kBaseline, kHost };
   Kind kind = Kind::kKvarn;
-  std::string codec;  // "kvarn", "f16", "q4_0", ...: of a host's cache its type
-  std::string level;  // empty: the plugin's default
-  int k_bits = 16;    // of a code, without metadata
+  std::string codec;   // "kvarn", "f16", "q4_0", ...: of a host's cache its type
+  std::string preset;  // as the plugin knows it: k4v4, balanced, f16; of KVarN's own caches only
+  std::string level;   // empty: the preset's, or the plugin's default
+  int k_bits = 16;     // of a code, without metadata
   int v_bits = 16;
   std::int64_t sink_tokens = kUnset;
   std::int64_t tail_tokens = kUnset;
 
   // What is printed: k4v4, k2v2@best, q4_0, host q4_0.
   std::string name() const;
-  // The name for the plugin: k4v4, f16.
-  std::string preset() const;
+  // What the plugin will encode with: the level that was named, else the environment's or the preset's; empty if it
+  // does not encode.
+  std::string encoder_level() const;
   // Name and exact tokens: different for different measurements, usable as a file name.
   std::string key() const;
   // Exact tokens matter to caches that compress inside the plugin only.

@@ -34,6 +34,7 @@ QuestionSettings read_code_tasks(const std::string& file) {
   }
   if (tasks.questions.empty()) refuse(file, "has no task");
   for (Question& task : tasks.questions) {
+    if (task.text.ends_with('\n')) task.text.pop_back();
     task.expected = first_line(task.expected);
     if (task.expected.empty() || task.text.empty()) refuse(file, "has a task without code or without a next line");
   }

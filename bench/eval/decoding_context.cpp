@@ -71,7 +71,7 @@ class Batch {
 void configure(const Engine& engine, const CacheChoice& choice) {
   if (choice.kind == CacheChoice::Kind::kHost) return;
   const bool is_baseline = choice.kind == CacheChoice::Kind::kBaseline;
-  engine.configure({.preset = is_baseline ? kBaselinePreset : choice.preset(),
+  engine.configure({.preset = is_baseline ? kBaselinePreset : choice.preset,
                     .level = choice.level,
                     .codec = is_baseline ? choice.codec : kOwnCodec,
                     .sink_tokens = choice.sink_tokens,

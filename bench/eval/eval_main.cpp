@@ -17,7 +17,7 @@ void add_subject_options(CLI::App& app, EvalOptions& options) {
   app.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
   app.add_option("-f,--text", options.text_files, "text files")->required()->delimiter(',');
   app.add_option("--configs", options.caches,
-                 "k4v2[@LEVEL], f16, q8_0, q5_0, q4_0, host=TYPE; each with :sink=N and :tail=N|none")
+                 "k4v2[@LEVEL], a preset's name, f16, q8_0, q5_0, q4_0, host=TYPE; each with :sink=N and :tail=N|none")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--regime", options.regime, "tail: first and last tokens exact; none: no token; both")
@@ -56,7 +56,7 @@ void add_task_options(CLI::App& app, EvalOptions& options) {
       ->capture_default_str();
   app.add_option("--free-run", options.free_run_tokens, "drift over N tokens that the model writes")->check(counts);
   app.add_option("--retrieval", options.retrieval_questions, "line retrieval with N questions")
-      ->check(CLI::Range(0, 60));
+      ->check(CLI::Range(0, 40));
   app.add_flag("--code,!--no-code", options.code, "code completion of the bundled set");
   app.add_option("--code-file", options.code_file, "another set of code tasks")->capture_default_str();
 }

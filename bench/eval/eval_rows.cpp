@@ -1,20 +1,18 @@
 #include "eval_rows.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <utility>
 
-#include "cache/cache_config.hpp"
 #include "quality_summary.hpp"
 
 namespace kvarn::bench {
 namespace {
 
 constexpr double kF16Bits = 16.0;
-constexpr std::size_t kRangeTokens = 512;  // of the divergence against position
-constexpr std::size_t kDriftRanges = 16;   // at most so many of a free run
+constexpr std::size_t kPositionRanges = 8;  // of the divergence against position
+constexpr std::size_t kDriftRanges = 16;    // at most so many of a free run
 constexpr std::size_t kShortestDriftRange = 64;
 
 std::vector<Json> load_all(const std::vector<std::unique_ptr<Measurement>>& measurements, const CacheChoice& choice,
@@ -31,20 +29,13 @@ Json tokens_json(std::int64_t tokens) {
   return tokens == kUnset ? Json(nullptr) : Json(tokens);
 }
 
-// The level that the plugin takes: the choice's own, the environment's, the default. Null where KVarN does not encode.
-Json level_json(const CacheChoice& choice) {
-  if (choice.kind != CacheChoice::Kind::kKvarn) return nullptr;
-  if (!choice.level.empty()) return choice.level;
-  const char* value = std::getenv("KVARN_LEVEL");
-  return value != nullptr && *value != '\0' ? Json(value) : Json(level_name(CacheConfig{}.level));
-}
-
 Json identity_json(const RowSubject& subject, const EvalOptions& options, const CacheChoice& choice) {
+  const std::string level = choice.encoder_level();
   return {{"model", subject.model},
           {"text", subject.text},
           {"cache", choice.name()},
           {"codec", choice.kind == CacheChoice::Kind::kHost ? "host " + choice.codec : choice.codec},
-          {"level", level_json(choice)},
+          {"level", level.empty() ? Json(nullptr) : Json(level)},
           {"k_bits", choice.k_bits},
           {"v_bits", choice.v_bits},
           {"sink", tokens_json(choice.sink_tokens)},
@@ -116,6 +107,10 @@ class FullBits {
   std::map<Regime, double> shares_;
 };
 
+std::size_t range_tokens(const EvalOptions& options) {
+  return std::max<std::size_t>(1, static_cast<std::size_t>(options.context_tokens) / kPositionRanges);
+}
+
 void add_chunks(Json& row, const EvalOptions& options, const std::vector<Json>& chunks) {
   const auto first = static_cast<std::size_t>(options.first_position);
   const Bootstrap bootstrap = {.seed = options.seed};
@@ -124,7 +119,7 @@ void add_chunks(Json& row, const EvalOptions& options, const std::vector<Json>& 
                       {"block_positions", bootstrap.block_values},
                       {"resamples", bootstrap.resamples},
                       {"seed", bootstrap.seed}};
-  row["kld_by_position"] = kld_by_position(chunks, kRangeTokens);
+  row["kld_by_position"] = kld_by_position(chunks, range_tokens(options));
   if (chunks.front().contains("layers")) row["layers"] = chunks.front().at("layers");
   if (chunks.front().contains("account")) row["account"] = chunks.front().at("account");
 }
@@ -139,7 +134,7 @@ void add_rest(Json& row, const EvalOptions& options, const EvalPlan& plan, const
     row["pseudo_decode"] =
         score_summary(chunks, static_cast<std::size_t>(options.first_position), {.seed = options.seed});
     row["pseudo_decode"]["ubatch"] = options.accumulation_micro_batch;
-    row["pseudo_decode"]["kld_by_position"] = kld_by_position(chunks, kRangeTokens);
+    row["pseudo_decode"]["kld_by_position"] = kld_by_position(chunks, range_tokens(options));
   }
   if (const auto stored = load(plan.greedy)) row["greedy"] = greedy_json(*stored);
   if (const auto stored = load(plan.retrieval)) row["retrieval"] = answers_json(*stored);

@@ -7,10 +7,14 @@
 #include "content_hash.hpp"
 
 namespace kvarn::bench {
+namespace {
+
+constexpr const char* kBlanks = " \t\r\n";
+
+}  // namespace
 
 std::string first_line(const std::string& text) {
-  constexpr const char* kBlanks = " \t\r\n";
-  const std::size_t start = text.find_first_not_of(" \t\r");
+  const std::size_t start = text.find_first_not_of(kBlanks);
   if (start == std::string::npos) return "";
   const std::string line = text.substr(start, text.find('\n', start) - start);
   return line.substr(0, line.find_last_not_of(kBlanks) + 1);
@@ -52,7 +56,7 @@ std::string Questions::answer(DecodingContext& context, std::size_t question) co
   for (std::size_t step = 0; step < settings_.answer_tokens; ++step) {
     const llama_token token = context.likeliest(host_.model);
     text += host_.model.piece(token);
-    const bool line_ended = text.find('\n', text.find_first_not_of(" \t\r")) != std::string::npos;
+    const bool line_ended = text.find('\n', text.find_first_not_of(kBlanks)) != std::string::npos;
     if (line_ended || step + 1 == settings_.answer_tokens) break;
     context.feed_all({&token, 1}, sequence);
   }

@@ -11,7 +11,7 @@
 namespace kvarn::bench {
 
 struct Question {
-  std::string text;      // what follows the document; the answer follows this
+  std::string text;      // what follows the document, up to where the answer starts: a line's end belongs to the answer
   std::string expected;  // the right line, without blanks around it
 };
 
@@ -46,7 +46,7 @@ class Questions : public Measurement {
   std::vector<std::vector<llama_token>> questions_;
 };
 
-// The text up to its first line's end, without blanks around it.
+// The first line that holds anything but blanks, without blanks around it.
 std::string first_line(const std::string& text);
 
 }  // namespace kvarn::bench

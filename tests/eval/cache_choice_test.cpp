@@ -20,8 +20,21 @@ TEST(CacheChoice, Preset_GivesWidthsAndLevel) {
   EXPECT_EQ(choice.sink_tokens, 0);
   EXPECT_EQ(choice.tail_tokens, kNoTail);
   EXPECT_EQ(choice.name(), "k4v2@official");
-  EXPECT_EQ(choice.preset(), "k4v2");
+  EXPECT_EQ(choice.preset, "k4v2");
+  EXPECT_EQ(choice.encoder_level(), "official");
   EXPECT_EQ(choice.key(), "k4v2@official:sink=0:tail=none");
+}
+
+TEST(CacheChoice, NamedPreset_GivesItsWidthsAndLeavesTheRegime) {
+  const CacheChoice choice = parse_cache_choice("near-lossless");
+  EXPECT_EQ(choice.kind, Kind::kKvarn);
+  EXPECT_EQ(choice.name(), "near-lossless");
+  EXPECT_EQ(choice.k_bits, 6);
+  EXPECT_EQ(choice.tail_tokens, kUnset);
+  EXPECT_EQ(choice.encoder_level(), "fast");
+  EXPECT_EQ(parse_cache_choice("smallest").encoder_level(), "best");
+  EXPECT_EQ(parse_cache_choice("smallest@official").encoder_level(), "official");
+  EXPECT_EQ(parse_cache_choice("q4_0").encoder_level(), "");
 }
 
 TEST(CacheChoice, Baseline_HasTheSameNameWithAndWithoutCodec) {
