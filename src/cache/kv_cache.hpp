@@ -78,10 +78,10 @@ class KvCache {
 
   // Rows as an engine's own state save sees them: values, except that the rows of a sealed tile all of whose tokens are
   // in the range carry its record and the history of its queries (state_fragment.hpp), so that a restore brings back
-  // the same bytes and new tiles are encoded as if nothing had happened. Samples of open tiles stay behind: their rows
-  // come back as rows whose queries were never seen. rows: [count, row_values].
+  // the same bytes. Samples of open tiles do not fit in and are forgotten here too, so that the sequence that was saved
+  // and the one that is restored go on with the same bytes. rows: [count, row_values].
   void read_state_rows(StoreId store, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
-                       HalfBits* rows) const;
+                       HalfBits* rows);
   // Writes a row that read_state_rows gave, here or in another process, to any cell; any other row is written as it is.
   Status write_state_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
 

@@ -64,8 +64,8 @@ struct TravellingTile {
 }  // namespace
 
 void KvCache::read_state_rows(StoreId id, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
-                              HalfBits* rows) const {
-  const RowStore& store = stores_[id];
+                              HalfBits* rows) {
+  RowStore& store = stores_[id];
   const Stream& source = map_.stream(stream);
   std::optional<TravellingTile> tile;
   for (std::uint32_t offset = 0; offset < count; ++offset) {
@@ -79,6 +79,7 @@ void KvCache::read_state_rows(StoreId id, std::uint32_t stream, std::uint32_t fi
     const TileRef& ref = source.refs[place.ref()];
     if (!tile || tile->ref != place.ref()) {
       tile.emplace(place.ref(), ref, travelling_bytes(store, ref, first_cell, count));
+      if (tile->bytes.empty()) store.forget_queries(ref.tile);
     }
     if (tile->bytes.empty()) {
       read_row(id, stream, cell, row);

@@ -190,6 +190,10 @@ void RowStore::keep_query(TileId tile, std::uint32_t row, const float* q, std::s
   content.samples->keep(shape.sample_of(row), q, head_stride);
 }
 
+void RowStore::forget_queries(TileId tile) {
+  if (tile < tiles_.size()) tiles_[tile].samples.reset();
+}
+
 const std::shared_ptr<const QueryHistory>& RowStore::history(TileId tile) const {
   static const std::shared_ptr<const QueryHistory> kNone;
   return tile < tiles_.size() ? tiles_[tile].history : kNone;

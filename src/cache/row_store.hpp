@@ -75,6 +75,8 @@ class RowStore {
   // The history up to the end of a tile, as set when it was encoded; nullptr: none, or not encoded yet.
   const std::shared_ptr<const QueryHistory>& history(TileId tile) const;
   void set_history(TileId tile, std::shared_ptr<const QueryHistory> history);
+  // Goes on as if no query of the tile's rows had been seen.
+  void forget_queries(TileId tile);
   // `rest` times what was before and the samples of the tile; `before` itself where there are none.
   std::shared_ptr<const QueryHistory> extend_history(std::shared_ptr<const QueryHistory> before, TileId tile,
                                                      float rest) const;

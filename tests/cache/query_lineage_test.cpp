@@ -177,20 +177,38 @@ TEST(QueryLineage, ForkInTheMiddleOfATile_SeesNothingOfTheOtherBranch) {
   }
 }
 
+// Whatever the save leaves behind, the sequence that was saved goes on without it too.
 TEST(QueryLineage, RestoredSequence_GoesOnWithTheSameBytes) {
-  for (const std::uint32_t sink : {0u, 16u}) {
-    FakeEngine engine(best_config(sink, 0), kCells, 1);
-    engine.set_text(one_text(5));
-    append_singly(engine, 0, 160);
-    FakeEngine restored(best_config(sink, 0), kCells, 2);
-    restored.set_text(one_text(5));
-    ASSERT_NO_FATAL_FAILURE(restored.restore(engine, 0));
-    EXPECT_LE(restored.cache().account().moment_bytes, engine.cache().account().moment_bytes);
-    append_singly(engine, 0, 150);
-    append_singly(restored, 0, 150);
-    EXPECT_EQ(saved_rows(restored, 0, 0), saved_rows(engine, 0, 0)) << sink;
-    EXPECT_EQ(restored.mismatches(), 0u);
+  for (const std::uint32_t tokens : {7u, 25u, 40u, 99u, 137u, 160u}) {
+    for (const std::uint32_t sink : {0u, 16u}) {
+      FakeEngine engine(best_config(sink, 16), kCells, 1);
+      engine.set_text(one_text(5));
+      ASSERT_TRUE(engine.append(0, tokens, FakeEngine::Check::kOff));
+      FakeEngine restored(best_config(sink, 16), kCells, 2);
+      restored.set_text(one_text(5));
+      ASSERT_NO_FATAL_FAILURE(restored.restore(engine, 0));
+      EXPECT_LE(restored.cache().account().moment_bytes, engine.cache().account().moment_bytes);
+      append_singly(engine, 0, 150);
+      append_singly(restored, 0, 150);
+      EXPECT_EQ(saved_rows(restored, 0, 0), saved_rows(engine, 0, 0)) << tokens << " tokens, sink " << sink;
+      EXPECT_EQ(restored.mismatches(), 0u);
+    }
   }
+}
+
+TEST(QueryLineage, SavedThenGoneOn_KeepsTheSamplesOfLaterRowsOnly) {
+  std::vector<SavedRows> saved;
+  for (const std::uint32_t query_seed : {0u, 1u}) {
+    FakeEngine engine(best_config(0, 16), kCells, 1);
+    engine.set_text(one_text(5), query_seed);
+    append_singly(engine, 0, 13);
+    (void)saved_rows(engine, 0, 0);
+    engine.set_text(one_text(5));
+    append_singly(engine, 0, 100);
+    EXPECT_GT(engine.cache().account().moment_bytes, 0u);
+    saved.push_back(saved_rows(engine, 0, 0));
+  }
+  EXPECT_EQ(saved[0], saved[1]);
 }
 
 TEST(QueryLineage, RestoredWithoutHistory_StartsAnewAtTheNextTileThatContributes) {
