@@ -88,15 +88,13 @@ CacheChoice parse_codec(std::string_view text, std::string_view codec) {
 
 std::string CacheChoice::encoder_level() const {
   if (kind != Kind::kKvarn || !level.empty()) return level;
-  CacheConfig config;
-  const auto environment = [](const char* name) {
-    const char* value = std::getenv(name);
-    return value != nullptr ? value : "";
+  const char* environment = std::getenv("KVARN_LEVEL");
+  if (environment != nullptr && *environment != '\0') return environment;
+  const auto name_of = [](int bits) {
+    return std::string(level_name(default_level(static_cast<std::uint32_t>(bits))));
   };
-  (void)apply_preset(environment("KVARN_PRESET"), config);
-  (void)level_from_name(environment("KVARN_LEVEL"), config.level);
-  (void)apply_preset(preset, config);
-  return std::string(level_name(config.level));
+  const std::string k = name_of(k_bits), v = name_of(v_bits);
+  return k == v ? k : k + "/" + v;
 }
 
 std::string CacheChoice::name() const {

@@ -29,7 +29,7 @@ struct CacheChoice {
   Kind kind = Kind::kKvarn;
   std::string codec;   // "kvarn", "f16", "q4_0", ...: of a host's cache its type
   std::string preset;  // as the plugin knows it: k4v4, balanced, f16; of KVarN's own caches only
-  std::string level;   // empty: the preset's, or the plugin's default
+  std::string level;   // empty: none was named
   int k_bits = 16;     // of a code, without metadata
   int v_bits = 16;
   std::int64_t sink_tokens = kUnset;
@@ -37,8 +37,8 @@ struct CacheChoice {
 
   // What is printed: k4v4, k2v2@best, q4_0, host q4_0.
   std::string name() const;
-  // What the plugin will encode with: the level that was named, else the environment's or the preset's; empty if it
-  // does not encode.
+  // What the plugin will encode with: the level that was named, else the environment's, else the default of the widths
+  // ("fast/best" if K and V differ); empty if it does not encode.
   std::string encoder_level() const;
   // Name and exact tokens: different for different measurements, usable as a file name.
   std::string key() const;

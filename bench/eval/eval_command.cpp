@@ -65,7 +65,7 @@ std::string state_name(const EvalOptions& options, const std::string& text_file)
   hash.add(std::to_string(std::filesystem::file_size(options.model_file, error)));
   hash.add(std::to_string(std::filesystem::last_write_time(options.model_file, error).time_since_epoch().count()));
   hash.add_file(text_file).add_file(Engine::plugin_file()).add(llama_version()).add(ggml_commit());
-  for (const char* name : {"KVARN_PRESET", "KVARN_TILE", "KVARN_ISA", "KVARN_LEVEL", "KVARN_CODEC"}) {
+  for (const char* name : {"KVARN_TILE", "KVARN_ISA", "KVARN_LEVEL", "KVARN_CODEC"}) {
     const char* value = std::getenv(name);
     hash.add(name).add(value != nullptr ? value : "");
   }
@@ -164,7 +164,7 @@ void apply_quick(EvalOptions& options) {
 
 void apply_full(EvalOptions& options) {
   options.caches = {"f16",           "k8v8",          "k6v6",          "k5v5",      "k4v4",      "k4v2",
-                    "k3v3",          "k2v2",          "k5v5@best",     "k4v4@best", "k3v3@best", "k2v2@best",
+                    "k3v3",          "k2v2",          "k5v5@best",     "k4v4@best", "k3v3@fast", "k2v2@fast",
                     "k4v4@official", "k3v3@official", "k2v2@official", "q8_0",      "q5_0",      "q4_0"};
   options.chunks = 4;
   options.regime = "both";

@@ -43,9 +43,11 @@ std::string set_preset(Settings & settings, const char * preset) {
 }
 
 std::string set_level(Settings & settings, const char * level) {
-    if (kvarn::level_from_name(level, settings.cache.level) != kvarn::Status::kOk) {
+    kvarn::EncoderLevel named;
+    if (kvarn::level_from_name(level, named) != kvarn::Status::kOk) {
         return std::string("level '") + level + "' is unknown: use best, fast, scaled or official";
     }
+    settings.cache.level = named;
     return {};
 }
 

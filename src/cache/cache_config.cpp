@@ -13,7 +13,6 @@ Status apply_preset(std::string_view preset, CacheConfig& config) {
     config.k_bits = named.k_bits;
     config.v_bits = named.v_bits;
     config.tail_tokens = named.tail_tokens;
-    config.level = named.level;
     config.seals_own_rows = false;
     return Status::kOk;
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "base/result.hpp"
@@ -14,7 +15,7 @@ struct CacheConfig {
   bool exact = false;        // preset f16: nothing is sealed, every row stays what the engine wrote
   std::uint32_t k_bits = 4;  // 8, 6, 5, 4, 3 or 2
   std::uint32_t v_bits = 4;
-  EncoderLevel level = EncoderLevel::kFast;
+  std::optional<EncoderLevel> level;  // of both sides; nothing: the default of each side's width
   // Not kNone: instead of being sealed, a tile's rows are rounded to this format and stay rows. To compare codecs.
   BaselineFormat k_baseline = BaselineFormat::kNone;
   BaselineFormat v_baseline = BaselineFormat::kNone;
@@ -25,9 +26,11 @@ struct CacheConfig {
   // windows stay exact from the micro-batch on that shows them to be windows.
   bool seals_own_rows = false;
   std::uint32_t tile_tokens = 128;  // multiple of 16, at most 256
+  constexpr EncoderLevel k_level() const { return level.value_or(default_level(k_bits)); }
+  constexpr EncoderLevel v_level() const { return level.value_or(default_level(v_bits)); }
   // The encoder of K asks what queries have looked like.
   constexpr bool keeps_queries() const {
-    return !exact && level == EncoderLevel::kBest && k_baseline == BaselineFormat::kNone;
+    return !exact && k_level() == EncoderLevel::kBest && k_baseline == BaselineFormat::kNone;
   }
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
@@ -38,16 +41,15 @@ struct NamedPreset {
   std::uint32_t k_bits;
   std::uint32_t v_bits;
   std::uint32_t tail_tokens;
-  EncoderLevel level;
 };
 inline constexpr NamedPreset kNamedPresets[] = {
-    {"near-lossless", 6, 6, 128, EncoderLevel::kFast},
-    {"balanced", 4, 4, 128, EncoderLevel::kFast},  // what a CacheConfig is by default
-    {"small", 3, 3, 128, EncoderLevel::kBest},
-    {"smallest", 2, 2, 128, EncoderLevel::kBest},
+    {"near-lossless", 6, 6, 128},
+    {"balanced", 4, 4, 128},  // what a CacheConfig is by default
+    {"small", 3, 3, 128},
+    {"smallest", 2, 2, 128},
 };
 
-// Sets `config` from a preset name: one of kNamedPresets (widths, tail and level), "f16" (exact) or "k<bits>v<bits>",
+// Sets `config` from a preset name: one of kNamedPresets (widths and tail), "f16" (exact) or "k<bits>v<bits>",
 // for example "k4v2" (widths alone). kInvalidArgument for anything else; the config is then untouched.
 Status apply_preset(std::string_view preset, CacheConfig& config);
 

@@ -137,7 +137,7 @@ void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) cons
 
 std::size_t RowStore::encode_scratch_bytes() const {
   constexpr std::size_t kLine = 64;
-  const std::size_t lines = (kvarn::encode_scratch_bytes(shape(), config_.level) + kLine - 1) / kLine;
+  const std::size_t lines = (kvarn::encode_scratch_bytes(shape(), level()) + kLine - 1) / kLine;
   return (lines + (query_shape().moment_values() * sizeof(float) + kLine - 1) / kLine) * kLine;
 }
 
@@ -147,7 +147,7 @@ Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch
     const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
     head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
   }
-  TileEncoding encoding{side_, dim_, bits(), config_.level};
+  TileEncoding encoding{side_, dim_, bits(), level()};
   QueryMoments moments;
   if (const QueryHistory* past = history(tile).get(); past != nullptr) {
     const QueryShape queries = query_shape();

@@ -27,6 +27,7 @@ class RowStore {
   std::uint32_t row_values() const { return row_values_; }
   std::uint32_t dim() const { return dim_; }
   std::uint32_t bits() const { return side_ == Side::kKey ? config_.k_bits : config_.v_bits; }
+  EncoderLevel level() const { return side_ == Side::kKey ? config_.k_level() : config_.v_level(); }
   BaselineFormat baseline() const { return side_ == Side::kKey ? config_.k_baseline : config_.v_baseline; }
   TileShape shape() const { return tile_shape(side_, config_.tile_tokens, dim_, bits()); }
   std::size_t records_bytes() const { return record_bytes(shape()) * (row_values_ / dim_); }

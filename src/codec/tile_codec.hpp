@@ -28,6 +28,11 @@ enum class EncoderLevel : std::uint8_t {
 
 inline constexpr std::array<std::string_view, 4> kEncoderLevelNames = {"official", "scaled", "fast", "best"};
 
+// The level of this code width if none is named: what `best` costs pays where codes are coarse (docs/decisions/0009).
+constexpr EncoderLevel default_level(std::uint32_t bits) {
+  return bits <= 3 ? EncoderLevel::kBest : EncoderLevel::kFast;
+}
+
 constexpr std::string_view level_name(EncoderLevel level) {
   return kEncoderLevelNames[static_cast<std::size_t>(level)];
 }

@@ -19,7 +19,7 @@ TEST(CacheConfig, PresetF16_KeepsEveryTileExact) {
   EXPECT_TRUE(config.exact);
 }
 
-TEST(CacheConfig, NamedPreset_SetsWidthsTailAndLevel) {
+TEST(CacheConfig, NamedPreset_SetsWidthsAndTail) {
   for (const NamedPreset& named : kNamedPresets) {
     CacheConfig config;
     config.tail_tokens = 0;
@@ -29,8 +29,22 @@ TEST(CacheConfig, NamedPreset_SetsWidthsTailAndLevel) {
     EXPECT_EQ(config.k_bits, named.k_bits);
     EXPECT_EQ(config.v_bits, named.v_bits);
     EXPECT_EQ(config.tail_tokens, named.tail_tokens);
-    EXPECT_EQ(config.level, named.level);
+    EXPECT_EQ(config.level, EncoderLevel::kOfficial);
     EXPECT_EQ(validate(config), Status::kOk) << named.name;
+  }
+}
+
+TEST(CacheConfig, LevelThatIsNotNamed_IsBestForThreeBitsAndLess) {
+  for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
+    CacheConfig config;
+    config.k_bits = bits;
+    EXPECT_EQ(config.k_level(), bits <= 3 ? EncoderLevel::kBest : EncoderLevel::kFast);
+    EXPECT_EQ(config.v_level(), EncoderLevel::kFast);
+    EXPECT_EQ(config.keeps_queries(), bits <= 3);
+    config.level = EncoderLevel::kScaled;
+    EXPECT_EQ(config.k_level(), EncoderLevel::kScaled);
+    EXPECT_EQ(config.v_level(), EncoderLevel::kScaled);
+    EXPECT_FALSE(config.keeps_queries());
   }
 }
 
