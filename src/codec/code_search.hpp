@@ -35,22 +35,19 @@ struct SearchState {
   HalfBits* row_scale;   // [rows], as the record holds it
   HalfBits* row_zero;    // [rows]
   HalfBits* lane_field;  // [lanes]
-  float* step;           // [rows]
-  float* zero;           // [rows]
-  float* lane_scale;     // [lanes]
+  float* middle;         // [rows], of the values that the row's line can decode to
+  float* row_weights;    // [rows]
   float* lane_factor;    // [lanes]
   float* lane_weight;    // [lanes]
   float* target;         // [lanes]
-  float* products;       // [2, lanes]
-  float* errors;         // [rows, lanes]
-  float* decoded;        // [rows, lanes], before the lane scales
-  float* row_weights;    // [rows]
+  float* scaled;         // [rows, lanes], the tile divided by its lane scales
+  float* errors;         // [rows, lanes], of scaled
 };
 
-// Finds codes and fields into state: lanes to a root mean square of one, then row by row the line of least error; with
-// a measure each row also makes good what the rows before it have lost. Then `refinements` times: lane scales, lines
-// and codes in turn, each by the measure.
-void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, int refinements, const SearchState& state);
+// Finds codes and fields into state: lanes to a root mean square of one, then row by row a line and the codes nearest
+// to it; with a measure each row also makes good what the rows before it have lost. If `refines`, once more for every
+// row, now knowing the errors of all others.
+void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, bool refines, const SearchState& state);
 
 // Fills feedback[rows, rows] from second_moment, destroying `work` of the same size.
 void factor_second_moment(const float* second_moment, std::size_t rows, float* work, float* feedback);

@@ -16,8 +16,6 @@ namespace kvarn {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-// Turns of refinement at level `best`: narrow codes gain more from them (docs/decisions/0009).
-constexpr int refinement_turns(std::uint32_t bits) { return bits <= 3 ? 4 : 2; }
 
 constexpr std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -27,7 +25,6 @@ struct Workspace {
   float* balanced;  // [rows, lanes]; before that 16 tokens of K as they were gathered
   BalanceScales scales;
   float* errors;                   // [rows, lanes]
-  float* lane_products;            // [2, lanes]
   HalfBits* fields;                // row scales, row zeros, lane scales as the record holds them
   std::uint8_t* codes;             // [rows, lanes]
   float* square = nullptr;         // [rows, rows]; this and the next two at level `best` only
@@ -39,7 +36,6 @@ struct Workspace {
     auto* next = reinterpret_cast<float*>(scratch);
     const auto take = [&](std::size_t count) { return std::exchange(next, next + count); };
     for (float** whole : {&tile, &balanced, &errors}) *whole = take(values);
-    lane_products = take(2 * std::size_t{shape.lanes});
     for (float** array : {&scales.row_scale, &scales.best_row_scale, &scales.row_factor, &scales.row_std}) {
       *array = take(shape.rows);
     }
@@ -54,7 +50,7 @@ struct Workspace {
 
   static std::size_t bytes(const TileShape& shape, EncoderLevel level) {
     const std::size_t values = std::size_t{shape.rows} * shape.lanes;
-    const std::size_t arrays = (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes) + 2 * std::size_t{shape.lanes};
+    const std::size_t arrays = (kBalanceArraysPerAxis + 1) * (shape.rows + shape.lanes);
     const std::size_t matrices = level == EncoderLevel::kBest ? 3 * std::size_t{shape.rows} * shape.rows : 0;
     return aligned((3 * values + arrays + matrices) * sizeof(float) + values);
   }
@@ -121,16 +117,13 @@ SearchState search_state(const TileShape& shape, const Workspace& work) {
           .row_scale = work.fields,
           .row_zero = work.fields + shape.rows,
           .lane_field = work.fields + 2 * std::size_t{shape.rows},
-          .step = work.scales.row_scale,
-          .zero = work.scales.best_row_scale,
-          .lane_scale = work.scales.lane_scale,
+          .middle = work.scales.row_scale,
+          .row_weights = work.scales.row_std,
           .lane_factor = work.scales.lane_factor,
-          .lane_weight = work.scales.best_lane_scale,
+          .lane_weight = work.scales.lane_scale,
           .target = work.scales.lane_std,
-          .products = work.lane_products,
-          .errors = work.errors,
-          .decoded = work.balanced,
-          .row_weights = work.scales.row_std};
+          .scaled = work.balanced,
+          .errors = work.errors};
 }
 
 // Finds codes and fields by search. Only K tiles at `best` need queries; without any they are searched as at `fast`.
@@ -138,18 +131,16 @@ void search_tile(const TileShape& shape, const TileEncoding& encoding, int expon
   const int lane_exponent = std::clamp(exponent, -4, 8);
   const SearchedTile tile = {work.tile, shape.rows, shape.lanes, shape.bits, lane_exponent, exponent - lane_exponent};
   ErrorMeasure measure;
-  int refinements = encoding.level == EncoderLevel::kBest ? refinement_turns(shape.bits) : 0;
-  if (refinements > 0 && encoding.side == Side::kKey) {
-    const bool seen = encoding.moments != nullptr &&
-                      rotated_second_moment(*encoding.moments, shape.rows, work.square, work.second_moment);
-    if (seen) {
+  bool refines = encoding.level == EncoderLevel::kBest;
+  if (refines && encoding.side == Side::kKey) {
+    refines = encoding.moments != nullptr &&
+              rotated_second_moment(*encoding.moments, shape.rows, work.square, work.second_moment);
+    if (refines) {
       factor_second_moment(work.second_moment, shape.rows, work.square, work.feedback);
       measure = {work.second_moment, work.feedback};
-    } else {
-      refinements = 0;
     }
   }
-  search_codes(tile, measure, refinements, search_state(shape, work));
+  search_codes(tile, measure, refines, search_state(shape, work));
 }
 
 Status encode_rotated(const TileShape& shape, const TileEncoding& encoding, const Workspace& work,

@@ -21,16 +21,16 @@ enum class EncoderLevel : std::uint8_t {
   kOfficial,  // the published method: VarN (8 iterations) and min/max round-to-nearest (algorithm: KVarN, arXiv
               // 2606.03458)
   kScaled,    // the same after scaling the tile by a power of two, so that small and large tiles are normalized alike
-  kFast,      // lanes to a root mean square of one, then for each row the line with the least square error
+  kFast,      // lanes to a root mean square of one, then for each row a line that neither shrinks nor stretches it
   kBest,      // K: rounding errors of a channel are made good by the next ones, as far as queries see them
-              // (QueryMoments; none: kFast), then lanes, lines and codes are refined in turn. V: kFast, refined
+              // (QueryMoments; none: kFast), then each row once more, by all others' errors. V: kFast, each row twice
 };
 
 inline constexpr std::array<std::string_view, 4> kEncoderLevelNames = {"official", "scaled", "fast", "best"};
 
-// The level of this code width if none is named: what `best` costs pays where codes are coarse (docs/decisions/0009).
+// The level of this code width if none is named. At 8 bits there is nothing left to gain (docs/decisions/0009).
 constexpr EncoderLevel default_level(std::uint32_t bits) {
-  return bits <= 3 ? EncoderLevel::kBest : EncoderLevel::kFast;
+  return bits < 8 ? EncoderLevel::kBest : EncoderLevel::kFast;
 }
 
 constexpr std::string_view level_name(EncoderLevel level) {

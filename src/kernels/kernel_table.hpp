@@ -64,11 +64,10 @@ struct DotVector {
   bool adds = false;
 };
 
-// One row of a tile as the search for codes sees it: values[l] is what lane l should decode to,
-// (code * step + zero) / lane_factor[l] what it will.
+// One row of a tile divided by its lane scales, as the search for codes sees it: values[l] is what code * step + zero
+// should give.
 struct RowTarget {
   const float* values;       // [lanes]
-  const float* lane_factor;  // [lanes], 1 / lane scale
   const float* lane_weight;  // [lanes], lane scale squared
   std::size_t lanes;
   float weight;  // sum of lane_weight
@@ -80,8 +79,7 @@ struct Line {
   float zero;
 };
 
-// A line through the weighted centre of codes and scaled values, with the step that minimizes the weighted square
-// error.
+// A line through the weighted centre of codes and values.
 struct LineFit {
   float step;  // at least 2^-14
   float value_centre;
@@ -155,20 +153,21 @@ struct KernelTable {
                      float* step, float* minimum);
   // The search for better codes. Sums over a row as in row_deviations, sums over rows from row 0 upwards.
   float (*sum_values)(const float* values, std::size_t count);
-  // sums[l] = sum over r of a[r][l] * b[r][l].
-  void (*lane_products)(const float* a, const float* b, std::size_t rows, std::size_t lanes, float* sums);
+  // sums[l] = sum over r of values[r][l]^2.
+  void (*lane_squares)(const float* values, std::size_t rows, std::size_t lanes, float* sums);
   // out[l] = start[l] (nullptr: 0) + sum over r of weights[r] * values[r][l]; out may be start.
   void (*add_rows)(const float* start, const WeightedRows& rows, float* out);
-  // A line over the row's range, fitted to the codes that it gives; where top is 3, the best of five that clip the range
-  // by 0 to 4 eighths.
+  // The line of least squares for the codes that the row's range gives; where top is 3, of three ranges, cut by 0 to 2
+  // eighths, the one that explains most of the row.
   LineFit (*search_line)(const RowTarget& row, float top);
-  // The line that fits given codes best; middle is any value near the row's.
+  // The line through given codes that neither shrinks nor stretches the row: decoded values have the covariance with
+  // the values that these have with themselves. Its step is 1 to 1.5 times that of least squares. middle is any value
+  // near the row's.
   LineFit (*fit_line)(const RowTarget& row, const std::uint8_t* codes, float top, float middle);
   // The nearest codes 0..top on a line.
   void (*round_to_line)(const RowTarget& row, const Line& line, float top, std::uint8_t* codes);
-  // values[l] = code * step + zero; errors[l] = row[l] - values[l] * lane_scale[l].
-  void (*decode_line)(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values);
-  void (*line_errors)(const float* row, const float* values, const float* lane_scale, std::size_t lanes, float* errors);
+  // errors[l] = row[l] - (code * step + zero).
+  void (*line_errors)(const float* row, const std::uint8_t* codes, const Line& line, std::size_t lanes, float* errors);
   // One step of a factorization of a symmetric matrix[size, size], size a multiple of 16, of which only the lower
   // triangle counts: weights[r] = matrix[pivot][r] / matrix[pivot][pivot] (by its inverse), r < pivot, and these rows
   // lose weights[r] times the pivot row.

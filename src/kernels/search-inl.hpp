@@ -8,19 +8,21 @@ namespace kvarn {
 namespace {
 
 constexpr float kLeastStep = 0x1p-14f;
-// Ranges tried: the whole one, and at 2 bits four more, 1/8 less every time. Wider codes lose most where large keys are
+constexpr float kMostStretch = 1.5f;  // of the step with the least square error
+// Ranges tried: the whole one, and at 2 bits two more, 1/8 less every time. Wider codes lose most where large keys are
 // clipped, since those are the ones that queries find (docs/decisions/0009).
-KVARN_INLINE int clip_count(float top) { return top > 3.0f ? 1 : 5; }
+KVARN_INLINE int clip_count(float top) { return top > 3.0f ? 1 : 3; }
 
 float sum_values(const float* values, std::size_t count) {
   return sum_row(values, count, [](F32 x) { return x; });
 }
 
-void lane_products(const float* a, const float* b, std::size_t rows, std::size_t lanes, float* sums) {
+void lane_squares(const float* values, std::size_t rows, std::size_t lanes, float* sums) {
   for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
     F32 sum = {};
     for (std::size_t row = 0; row < rows; ++row) {
-      sum += load(a + row * lanes + lane) * load(b + row * lanes + lane);
+      const F32 value = load(values + row * lanes + lane);
+      sum += value * value;
     }
     store(sum, sums + lane);
   }
@@ -56,8 +58,20 @@ KVARN_INLINE F32 nearest_code(F32 exact, float top) {
   return (bounded + kRounder) - kRounder;
 }
 
-// Weighted sums over a row with d = value - middle and c = code - top / 2.
-struct LineSums {
+// Weighted sums over a row with d = value - middle.
+struct ValueSums {
+  F32 value[kPartialVectors] = {};
+  F32 value_value[kPartialVectors] = {};
+
+  KVARN_INLINE void add(int part, F32 weight, F32 d) {
+    const F32 weighted = weight * d;
+    value[part] += weighted;
+    value_value[part] += weighted * d;
+  }
+};
+
+// And with c = code - top / 2.
+struct CodeSums {
   F32 code[kPartialVectors] = {};
   F32 code_code[kPartialVectors] = {};
   F32 code_value[kPartialVectors] = {};
@@ -70,102 +84,113 @@ struct LineSums {
   }
 };
 
-// The least-squares line through codes and values, and how much of the values' weighted square it explains.
-struct ExplainedLine {
-  LineFit fit;
-  float gain;
+// A row's values around their weighted centre.
+struct Spread {
+  float middle;
+  float sum;     // of weighted distances from middle
+  float square;  // of weighted squares of distances from the centre
 };
 
-KVARN_INLINE ExplainedLine explain(const LineSums& sums, float value_sum, float weight, float middle, float top) {
-  const float code = sum_partials(sums.code);
-  const float mean_code = code / weight;
-  const float numerator = sum_partials(sums.code_value) - code * (value_sum / weight);
-  const float denominator = sum_partials(sums.code_code) - code * mean_code;
-  const float value_centre = middle + value_sum / weight;
-  if (!(numerator > 0.0f && denominator > 0.0f)) return {{kLeastStep, value_centre, top * 0.5f}, 0.0f};
-  const float step = numerator / denominator;
-  return {{step < kLeastStep ? kLeastStep : step, value_centre, mean_code + top * 0.5f}, numerator * step};
+KVARN_INLINE Spread spread(const ValueSums& sums, float weight, float middle) {
+  const float sum = sum_partials(sums.value);
+  return {middle, sum, sum_partials(sums.value_value) - sum * (sum / weight)};
 }
 
-KVARN_INLINE float weighted_distance(const RowTarget& row, float middle) {
-  F32 sums[kPartialVectors] = {};
+// How a row's codes and values go together.
+struct Relation {
+  float value_centre;
+  float code_centre;
+  float covariance;   // weighted, as code_square
+  float code_square;  // of distances from the centre
+  // Codes that say nothing of the values give no line.
+  KVARN_INLINE bool is_line() const { return covariance > 0.0f && code_square > 0.0f; }
+  KVARN_INLINE float least_squares_step() const { return covariance / code_square; }
+};
+
+KVARN_INLINE Relation relate(const CodeSums& sums, const Spread& values, float weight, float top) {
+  const float code = sum_partials(sums.code);
+  const float mean_code = code / weight;
+  return {values.middle + values.sum / weight, mean_code + top * 0.5f,
+          sum_partials(sums.code_value) - code * (values.sum / weight),
+          sum_partials(sums.code_code) - code * mean_code};
+}
+
+KVARN_INLINE LineFit line_of(float step, const Relation& relation) {
+  return {step < kLeastStep ? kLeastStep : step, relation.value_centre, relation.code_centre};
+}
+
+KVARN_INLINE Spread spread_around(const RowTarget& row, float middle) {
+  ValueSums sums;
   for (std::size_t lane = 0; lane < row.lanes; lane += kPartials) {
     unroll<kPartialVectors>([&](auto i) {
       const std::size_t at = lane + i.value * kWidth;
-      const F32 distance = load(row.values + at) * load(row.lane_factor + at) - splat(middle);
-      sums[i.value] += load(row.lane_weight + at) * distance;
+      sums.add(i.value, load(row.lane_weight + at), load(row.values + at) - splat(middle));
     });
   }
-  return sum_partials(sums);
-}
-
-KVARN_INLINE Range scaled_range(const RowTarget& row) {
-  F32 low = load(row.values) * load(row.lane_factor);
-  F32 high = low;
-  for (std::size_t lane = kWidth; lane < row.lanes; lane += kWidth) {
-    const F32 value = load(row.values + lane) * load(row.lane_factor + lane);
-    low = min(low, value);
-    high = max(high, value);
-  }
-  return {smallest_lane(low) + 0.0f, largest_lane(high)};
+  return spread(sums, row.weight, middle);
 }
 
 LineFit search_line(const RowTarget& row, float top) {
-  const Range range = scaled_range(row);
+  const Range range = row_range(row.values, row.lanes);
   const float middle = (range.low + range.high) * 0.5f;
-  const float value_sum = weighted_distance(row, middle);
-  ExplainedLine best = {{kLeastStep, middle, top * 0.5f}, 0.0f};
+  const Spread values = spread_around(row, middle);
+  LineFit best = {kLeastStep, middle, top * 0.5f};
+  float best_gain = 0.0f;
   for (int clip = 0; clip < clip_count(top); ++clip) {
     const float wanted = (range.high - range.low) * (1.0f - 0.125f * static_cast<float>(clip)) / top;
     const F32 factor = splat(1.0f / (wanted < kLeastStep ? kLeastStep : wanted));
-    LineSums sums;
+    CodeSums sums;
     for (std::size_t lane = 0; lane < row.lanes; lane += kPartials) {
       unroll<kPartialVectors>([&](auto i) {
         const std::size_t at = lane + i.value * kWidth;
-        const F32 distance = load(row.values + at) * load(row.lane_factor + at) - splat(middle);
+        const F32 distance = load(row.values + at) - splat(middle);
         const F32 code = nearest_code(distance * factor + splat(top * 0.5f), top);
         sums.add(i.value, load(row.lane_weight + at), code - splat(top * 0.5f), distance);
       });
     }
-    const ExplainedLine found = explain(sums, value_sum, row.weight, middle, top);
-    if (found.gain > best.gain) best = found;
+    const Relation found = relate(sums, values, row.weight, top);
+    const float step = found.least_squares_step();
+    if (!found.is_line() || !(found.covariance * step > best_gain)) continue;
+    best_gain = found.covariance * step;
+    best = line_of(step, found);
   }
-  return best.fit;
+  return best;
 }
 
 LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, float middle) {
-  LineSums sums;
-  F32 values[kPartialVectors] = {};
+  CodeSums sums;
+  ValueSums value_sums;
   for (std::size_t lane = 0; lane < row.lanes; lane += kPartials) {
     unroll<kPartialVectors>([&](auto i) {
       const std::size_t at = lane + i.value * kWidth;
-      const F32 distance = load(row.values + at) * load(row.lane_factor + at) - splat(middle);
+      const F32 distance = load(row.values + at) - splat(middle);
       const F32 weight = load(row.lane_weight + at);
-      values[i.value] += weight * distance;
+      value_sums.add(i.value, weight, distance);
       sums.add(i.value, weight, load_codes(codes + at) - splat(top * 0.5f), distance);
     });
   }
-  return explain(sums, sum_partials(values), row.weight, middle, top).fit;
+  const Spread values = spread(value_sums, row.weight, middle);
+  const Relation found = relate(sums, values, row.weight, top);
+  if (!found.is_line()) return {kLeastStep, found.value_centre, top * 0.5f};
+  const float least = found.least_squares_step();
+  const float most = kMostStretch * least;
+  float step = values.square / found.covariance;
+  step = step < least ? least : step;
+  step = most < step ? most : step;
+  return line_of(step, found);
 }
 
 void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8_t* codes) {
   const F32 factor = splat(1.0f / line.step);
   for (std::size_t lane = 0; lane < row.lanes; lane += kWidth) {
-    const F32 value = load(row.values + lane) * load(row.lane_factor + lane);
-    const F32 code = nearest_code((value - splat(line.zero)) * factor, top);
+    const F32 code = nearest_code((load(row.values + lane) - splat(line.zero)) * factor, top);
     store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + lane);
   }
 }
 
-void decode_line(const std::uint8_t* codes, std::size_t lanes, const Line& line, float* values) {
+void line_errors(const float* row, const std::uint8_t* codes, const Line& line, std::size_t lanes, float* errors) {
   for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
-    store(load_codes(codes + lane) * splat(line.step) + splat(line.zero), values + lane);
-  }
-}
-
-void line_errors(const float* row, const float* values, const float* lane_scale, std::size_t lanes, float* errors) {
-  for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
-    store(load(row + lane) - load(values + lane) * load(lane_scale + lane), errors + lane);
+    store(load(row + lane) - (load_codes(codes + lane) * splat(line.step) + splat(line.zero)), errors + lane);
   }
 }
 

@@ -64,8 +64,7 @@ SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level lev
   const std::optional<SecondMoment> moment =
       level == Level::kBest && is_key && moments != nullptr ? second_moment(*moments, spec.dim) : std::nullopt;
   const bool refines = level == Level::kBest && (!is_key || moment.has_value());
-  return search(scaled.tile, {spec.bits, scaled.exponent, moment.has_value() ? &*moment : nullptr,
-                              refines ? refinement_turns(spec.bits) : 0});
+  return search(scaled.tile, {spec.bits, scaled.exponent, moment.has_value() ? &*moment : nullptr, refines});
 }
 
 HalfBits saturated_half(float value) { return float_to_half(std::clamp(value, -kHalfMax, kHalfMax)); }

@@ -12,110 +12,131 @@ namespace {
 constexpr float kLeastStep = 0x1p-14f;
 constexpr float kDamping = 0.02f;
 
-// A line through the weighted centre of values and codes.
+// How codes and values of a row go together, around their weighted centres.
+struct Relation {
+  float value_centre;
+  float code_centre;
+  float value_square;
+  float covariance;
+  float code_square;
+};
+
+// A line through both centres.
 struct Fit {
   float step;
   float value_centre;
   float code_centre;
-  float gain;  // of the values' weighted square that it explains; 0 if the codes say nothing
 };
 
 class Search {
  public:
   Search(const FloatTile& tile, const SearchOrder& order)
-      : tile_(tile),
-        order_(order),
+      : order_(order),
         top_(static_cast<float>((1u << order.bits) - 1u)),
         lane_exponent_(std::clamp(order.exponent, -4, 8)),
+        scaled_(tile.rows, tile.lanes),
         errors_(tile.rows, tile.lanes),
-        decoded_(tile.rows, tile.lanes),
-        lane_scale_(tile.lanes),
+        weight_(tile.lanes),
         step_(tile.rows),
         zero_(tile.rows) {
     found_.codes.resize(tile.values.size());
     found_.row_scale.resize(tile.rows);
     found_.row_zero.resize(tile.rows);
     found_.lane_scale.resize(tile.lanes);
+    scale_lanes(tile);
   }
 
   SearchedCodes run() {
-    first_pass();
-    for (int refinement = 0; refinement < order_.refinements; ++refinement) refine();
+    search_rows();
+    if (order_.refines) refine_rows();
     return found_;
   }
 
  private:
-  float factor(std::uint32_t lane) const { return 1.0f / lane_scale_[lane]; }
-  float weight(std::uint32_t lane) const { return lane_scale_[lane] * lane_scale_[lane]; }
-
-  void set_lane_scale(std::uint32_t lane, float scale) {
-    const float bounded = std::clamp(scale, 0x1p-10f, 0x1p7f);
-    found_.lane_scale[lane] = float_to_half(std::ldexp(bounded, lane_exponent_));
-    lane_scale_[lane] = std::ldexp(half_to_float(found_.lane_scale[lane]), -lane_exponent_);
+  void scale_lanes(const FloatTile& tile) {
+    for (std::uint32_t lane = 0; lane < tile.lanes; ++lane) {
+      float squares = 0.0f;
+      for (std::uint32_t row = 0; row < tile.rows; ++row) squares += tile.at(row, lane) * tile.at(row, lane);
+      const float rms = std::sqrt(squares / static_cast<float>(tile.rows));
+      found_.lane_scale[lane] = float_to_half(std::ldexp(std::clamp(rms, 0x1p-10f, 0x1p7f), lane_exponent_));
+      const float scale = std::ldexp(half_to_float(found_.lane_scale[lane]), -lane_exponent_);
+      weight_[lane] = scale * scale;
+      for (std::uint32_t row = 0; row < tile.rows; ++row) scaled_.at(row, lane) = tile.at(row, lane) * (1.0f / scale);
+    }
   }
 
   float nearest_code(float exact) const { return std::nearbyint(std::clamp(exact, 0.0f, top_)); }
 
-  // The least-squares line for codes of a row of scaled values.
-  Fit fit(const std::vector<float>& scaled, const std::vector<float>& codes, float middle) const {
+  Relation relate(const std::vector<float>& values, const std::vector<float>& codes, float middle) const {
     const auto sum = [&](auto term) {
-      return sum_row(tile_.lanes, [&](std::uint32_t lane) { return term(lane, weight(lane)); });
+      return sum_row(scaled_.lanes, [&](std::uint32_t lane) { return term(lane, weight_[lane]); });
     };
     const auto code = [&](std::uint32_t lane) { return codes[lane] - top_ * 0.5f; };
-    const auto distance = [&](std::uint32_t lane) { return scaled[lane] - middle; };
+    const auto distance = [&](std::uint32_t lane) { return values[lane] - middle; };
     const float total = sum([](std::uint32_t, float w) { return w; });
     const float value_sum = sum([&](std::uint32_t lane, float w) { return w * distance(lane); });
+    const float value_value = sum([&](std::uint32_t lane, float w) { return (w * distance(lane)) * distance(lane); });
     const float code_sum = sum([&](std::uint32_t lane, float w) { return w * code(lane); });
     const float code_code = sum([&](std::uint32_t lane, float w) { return (w * code(lane)) * code(lane); });
     const float code_value = sum([&](std::uint32_t lane, float w) { return (w * code(lane)) * distance(lane); });
-    const float numerator = code_value - code_sum * (value_sum / total);
-    const float denominator = code_code - code_sum * (code_sum / total);
-    const float value_centre = middle + value_sum / total;
-    if (!(numerator > 0.0f && denominator > 0.0f)) return {kLeastStep, value_centre, top_ * 0.5f, 0.0f};
-    const float step = numerator / denominator;
-    return {std::max(step, kLeastStep), value_centre, code_sum / total + top_ * 0.5f, numerator * step};
+    return {middle + value_sum / total, code_sum / total + top_ * 0.5f, value_value - value_sum * (value_sum / total),
+            code_value - code_sum * (value_sum / total), code_code - code_sum * (code_sum / total)};
   }
 
-  // The best of five ranges, each fitted to the codes that it gives.
-  Fit widest_to_narrowest(const std::vector<float>& scaled) const {
-    const auto [min, max] = std::minmax_element(scaled.begin(), scaled.end());
+  Fit no_line(float centre) const { return {kLeastStep, centre, top_ * 0.5f}; }
+
+  // The line of least squares for the codes that a range gives: the whole one, at 2 bits also narrower ones.
+  Fit least_squares(const std::vector<float>& values) const {
+    const auto [min, max] = std::minmax_element(values.begin(), values.end());
     const float low = *min + 0.0f;
     const float high = *max;
     const float middle = (low + high) * 0.5f;
-    Fit best = {kLeastStep, middle, top_ * 0.5f, 0.0f};
-    for (int clip = 0; clip < (top_ > 3.0f ? 1 : 5); ++clip) {
-      const float step = std::max((high - low) * (1.0f - 0.125f * static_cast<float>(clip)) / top_, kLeastStep);
+    Fit best = no_line(middle);
+    float gain = 0.0f;
+    for (int clip = 0; clip < (top_ > 3.0f ? 1 : 3); ++clip) {
+      const float range_step = std::max((high - low) * (1.0f - 0.125f * static_cast<float>(clip)) / top_, kLeastStep);
       std::vector<float> codes;
-      for (const float value : scaled) codes.push_back(nearest_code((value - middle) * (1.0f / step) + top_ * 0.5f));
-      const Fit found = fit(scaled, codes, middle);
-      if (found.gain > best.gain) best = found;
+      for (const float value : values) {
+        codes.push_back(nearest_code((value - middle) * (1.0f / range_step) + top_ * 0.5f));
+      }
+      const Relation found = relate(values, codes, middle);
+      if (!(found.covariance > 0.0f && found.code_square > 0.0f)) continue;
+      const float step = found.covariance / found.code_square;
+      if (!(found.covariance * step > gain)) continue;
+      gain = found.covariance * step;
+      best = {std::max(step, kLeastStep), found.value_centre, found.code_centre};
     }
     return best;
   }
 
-  std::vector<float> scaled_row(const std::vector<float>& target) const {
-    std::vector<float> scaled;
-    for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) scaled.push_back(target[lane] * factor(lane));
-    return scaled;
+  // The line through codes and values that neither shrinks nor stretches them.
+  Fit even(const std::vector<float>& values, const std::vector<float>& codes, float middle) const {
+    const Relation found = relate(values, codes, middle);
+    if (!(found.covariance > 0.0f && found.code_square > 0.0f)) return no_line(found.value_centre);
+    const float least = found.covariance / found.code_square;
+    const float step = std::min(std::max(found.value_square / found.covariance, least), 1.5f * least);
+    return {std::max(step, kLeastStep), found.value_centre, found.code_centre};
   }
 
-  std::vector<float> codes_on_line(const std::vector<float>& scaled, float step, float zero) const {
+  std::vector<float> codes_on_line(const std::vector<float>& values, float step, float zero) const {
     std::vector<float> codes;
-    for (const float value : scaled) codes.push_back(nearest_code((value - zero) * (1.0f / step)));
+    for (const float value : values) codes.push_back(nearest_code((value - zero) * (1.0f / step)));
     return codes;
   }
 
   // Row `row` of the tile plus weights[j] times row j of the errors, j < count.
   std::vector<float> with_errors(std::uint32_t row, const std::vector<float>& weights) const {
-    std::vector<float> target(&tile_.values[std::size_t{row} * tile_.lanes],
-                              &tile_.values[std::size_t{row} * tile_.lanes] + tile_.lanes);
+    const auto first = scaled_.values.begin() + std::ptrdiff_t{row} * scaled_.lanes;
+    std::vector<float> target(first, first + scaled_.lanes);
     for (std::uint32_t other = 0; other < weights.size(); ++other) {
-      for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) target[lane] += weights[other] * errors_.at(other, lane);
+      for (std::uint32_t lane = 0; lane < scaled_.lanes; ++lane) {
+        target[lane] += weights[other] * errors_.at(other, lane);
+      }
     }
     return target;
   }
 
-  void settle(std::uint32_t row, const std::vector<float>& scaled, const Fit& line) {
+  void settle(std::uint32_t row, const std::vector<float>& values, const Fit& line) {
     const int row_exponent = order_.exponent - lane_exponent_;
     HalfBits& scale = found_.row_scale[row];
     scale = float_to_half(std::ldexp(line.step, row_exponent));
@@ -124,82 +145,50 @@ class Search {
     const float zero = line.value_centre - step_[row] * line.code_centre;
     found_.row_zero[row] = float_to_half(std::ldexp(zero, row_exponent));
     zero_[row] = std::ldexp(half_to_float(found_.row_zero[row]), -row_exponent);
-    const std::vector<float> codes = codes_on_line(scaled, step_[row], zero_[row]);
-    for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) {
-      found_.codes[std::size_t{row} * tile_.lanes + lane] = static_cast<std::uint8_t>(codes[lane]);
+    const std::vector<float> codes = codes_on_line(values, step_[row], zero_[row]);
+    for (std::uint32_t lane = 0; lane < scaled_.lanes; ++lane) {
+      found_.codes[std::size_t{row} * scaled_.lanes + lane] = static_cast<std::uint8_t>(codes[lane]);
+      errors_.at(row, lane) = scaled_.at(row, lane) - (codes[lane] * step_[row] + zero_[row]);
     }
-    note_error(row);
   }
 
   std::vector<float> codes_of(std::uint32_t row) const {
-    const auto first = found_.codes.begin() + std::ptrdiff_t{row} * tile_.lanes;
-    return {first, first + tile_.lanes};
+    const auto first = found_.codes.begin() + std::ptrdiff_t{row} * scaled_.lanes;
+    return {first, first + scaled_.lanes};
   }
 
-  void note_error(std::uint32_t row) {
-    const std::vector<float> codes = codes_of(row);
-    for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) {
-      decoded_.at(row, lane) = codes[lane] * step_[row] + zero_[row];
-      errors_.at(row, lane) = tile_.at(row, lane) - decoded_.at(row, lane) * lane_scale_[lane];
-    }
-  }
-
-  void first_pass() {
-    for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) {
-      float squares = 0.0f;
-      for (std::uint32_t row = 0; row < tile_.rows; ++row) squares += tile_.at(row, lane) * tile_.at(row, lane);
-      set_lane_scale(lane, std::sqrt(squares / static_cast<float>(tile_.rows)));
-    }
+  void search_rows() {
     const FloatTile feedback = order_.moment != nullptr ? feedback_matrix(*order_.moment) : FloatTile(0, 0);
-    for (std::uint32_t row = 0; row < tile_.rows; ++row) {
+    for (std::uint32_t row = 0; row < scaled_.rows; ++row) {
       std::vector<float> weights;
       for (std::uint32_t other = 0; order_.moment != nullptr && other < row; ++other) {
         weights.push_back(feedback.at(row, other));
       }
-      const std::vector<float> scaled = scaled_row(with_errors(row, weights));
-      const Fit first = widest_to_narrowest(scaled);
+      const std::vector<float> values = with_errors(row, weights);
+      const Fit first = least_squares(values);
       const float zero = first.value_centre - first.step * first.code_centre;
-      settle(row, scaled, fit(scaled, codes_on_line(scaled, first.step, zero), first.value_centre));
+      settle(row, values, even(values, codes_on_line(values, first.step, zero), first.value_centre));
     }
   }
 
-  void refine() {
+  void refine_rows() {
     const auto moment = [&](std::uint32_t row, std::uint32_t other) { return order_.moment->at(row, other); };
-    FloatTile measured = decoded_;  // second moment times decoded values
-    for (std::uint32_t row = 0; order_.moment != nullptr && row < tile_.rows; ++row) {
-      for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) {
-        float sum = 0.0f;
-        for (std::uint32_t other = 0; other < tile_.rows; ++other) sum += moment(row, other) * decoded_.at(other, lane);
-        measured.at(row, lane) = sum;
-      }
-    }
-    for (std::uint32_t lane = 0; lane < tile_.lanes; ++lane) {
-      float with_tile = 0.0f;
-      float with_itself = 0.0f;
-      for (std::uint32_t row = 0; row < tile_.rows; ++row) {
-        with_tile += measured.at(row, lane) * tile_.at(row, lane);
-        with_itself += measured.at(row, lane) * decoded_.at(row, lane);
-      }
-      if (with_tile > 0.0f && with_itself > 0.0f) set_lane_scale(lane, with_tile / with_itself);
-    }
-    for (std::uint32_t row = 0; row < tile_.rows; ++row) note_error(row);
-    for (std::uint32_t row = 0; row < tile_.rows; ++row) {
+    for (std::uint32_t row = 0; row < scaled_.rows; ++row) {
       std::vector<float> weights;
-      for (std::uint32_t other = 0; order_.moment != nullptr && other < tile_.rows; ++other) {
+      for (std::uint32_t other = 0; order_.moment != nullptr && other < scaled_.rows; ++other) {
         weights.push_back(other == row ? 0.0f : moment(row, other) * (1.0f / moment(row, row)));
       }
-      const std::vector<float> scaled = scaled_row(with_errors(row, weights));
-      settle(row, scaled, fit(scaled, codes_of(row), zero_[row] + step_[row] * (top_ * 0.5f)));
+      const std::vector<float> values = with_errors(row, weights);
+      settle(row, values, even(values, codes_of(row), zero_[row] + step_[row] * (top_ * 0.5f)));
     }
   }
 
-  const FloatTile& tile_;
   const SearchOrder& order_;
   float top_;
   int lane_exponent_;
-  FloatTile errors_;
-  FloatTile decoded_;
-  std::vector<float> lane_scale_;
+  FloatTile scaled_;  // the tile divided by its lane scales
+  FloatTile errors_;  // of scaled_
+  std::vector<float> weight_;
   std::vector<float> step_;
   std::vector<float> zero_;
   SearchedCodes found_;

@@ -1,5 +1,5 @@
-// The levels `fast` and `best`: lines of least error through each row, error feedback between rows, refinement in
-// turns. Part of the scalar truth that only tests link; kernels must reproduce these bits.
+// The levels `fast` and `best`: a line through each row, error feedback between rows, a second look at each
+// row. Part of the scalar truth that only tests link; kernels must reproduce these bits.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,6 @@
 #include "reference/float_tile.hpp"
 
 namespace kvarn::reference {
-
-// Turns of refinement at level `best`.
-constexpr int refinement_turns(std::uint32_t bits) { return bits <= 3 ? 4 : 2; }
 
 // Moments of the un-rotated queries of one KV head, weighted: squares[c], sums[head * dim + c], and the weight of one
 // head's queries.
@@ -45,7 +42,7 @@ struct SearchOrder {
   std::uint32_t bits;
   int exponent;  // the tile's values were multiplied with 2^-exponent
   const SecondMoment* moment;
-  int refinements;
+  bool refines;
 };
 
 SearchedCodes search(const FloatTile& tile, const SearchOrder& order);

@@ -34,13 +34,13 @@ TEST(CacheConfig, NamedPreset_SetsWidthsAndTail) {
   }
 }
 
-TEST(CacheConfig, LevelThatIsNotNamed_IsBestForThreeBitsAndLess) {
+TEST(CacheConfig, LevelThatIsNotNamed_IsBestBelowEightBits) {
   for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
     CacheConfig config;
     config.k_bits = bits;
-    EXPECT_EQ(config.k_level(), bits <= 3 ? EncoderLevel::kBest : EncoderLevel::kFast);
-    EXPECT_EQ(config.v_level(), EncoderLevel::kFast);
-    EXPECT_EQ(config.keeps_queries(), bits <= 3);
+    EXPECT_EQ(config.k_level(), bits < 8 ? EncoderLevel::kBest : EncoderLevel::kFast);
+    EXPECT_EQ(config.v_level(), EncoderLevel::kBest);
+    EXPECT_EQ(config.keeps_queries(), bits < 8);
     config.level = EncoderLevel::kScaled;
     EXPECT_EQ(config.k_level(), EncoderLevel::kScaled);
     EXPECT_EQ(config.v_level(), EncoderLevel::kScaled);

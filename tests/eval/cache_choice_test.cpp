@@ -31,9 +31,9 @@ TEST(CacheChoice, NamedPreset_GivesItsWidthsAndLeavesTheRegime) {
   EXPECT_EQ(choice.name(), "near-lossless");
   EXPECT_EQ(choice.k_bits, 6);
   EXPECT_EQ(choice.tail_tokens, kUnset);
-  EXPECT_EQ(choice.encoder_level(), "fast");
+  EXPECT_EQ(choice.encoder_level(), "best");
   EXPECT_EQ(parse_cache_choice("smallest").encoder_level(), "best");
-  EXPECT_EQ(parse_cache_choice("k4v2").encoder_level(), "fast/best");
+  EXPECT_EQ(parse_cache_choice("k8v2").encoder_level(), "fast/best");
   EXPECT_EQ(parse_cache_choice("smallest@official").encoder_level(), "official");
   EXPECT_EQ(parse_cache_choice("q4_0").encoder_level(), "");
 }

@@ -145,5 +145,43 @@ TEST(EncoderLevels, BestLosesNoMoreThanThePublishedMethod) {
   }
 }
 
+// Covariance of rows with what they decode to, over their variance, both around the mean of a channel: below one the
+// tile is shrunk. Attention adds tokens up, so that a shrinkage, unlike noise, stays.
+double kept_size(const Floats& rows, const Floats& decoded, std::uint32_t dim) {
+  double covariance = 0.0;
+  double variance = 0.0;
+  for (std::uint32_t channel = 0; channel < dim; ++channel) {
+    double mean = 0.0;
+    for (std::size_t at = channel; at < rows.size(); at += dim) mean += rows[at] / double{kTokens};
+    for (std::size_t at = channel; at < rows.size(); at += dim) {
+      covariance += (rows[at] - mean) * decoded[at];
+      variance += (rows[at] - mean) * rows[at];
+    }
+  }
+  return covariance / variance;
+}
+
+TEST(EncoderLevels, NoLevel_ShrinksOrStretchesATile) {
+  std::mt19937 random(3);
+  constexpr std::uint32_t kDim = 64;
+  const Floats rows = sample_rows({"uneven", 1, 0.5f, 0.5f, 0}, kDim, random);
+  const Problem problem = make_problem({"queries", 1, 0, 0, 0.5f}, kDim);
+  Floats squares(kDim), sums(kDim);
+  for (std::size_t i = 0; i < problem.told.size(); ++i) {
+    squares[i % kDim] += problem.told[i] * problem.told[i];
+    sums[i % kDim] += problem.told[i];
+  }
+  const QueryMoments moments{squares.data(), sums.data(), 1, kQueries};
+  for (const EncoderLevel level : {EncoderLevel::kOfficial, EncoderLevel::kFast, EncoderLevel::kBest}) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      for (const std::uint32_t bits : {2u, 3u, 4u}) {
+        const double kept = kept_size(rows, encode_and_decode(rows, {side, kDim, bits, level, &moments}), kDim);
+        EXPECT_NEAR(kept, 1.0, bits == 2 ? 0.04 : 0.015)
+            << level_name(level) << (side == Side::kKey ? " K " : " V ") << bits << " bits";
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace kvarn
