@@ -50,7 +50,8 @@ void CodeSearch::scale_lanes() {
     state_.lane_field[lane] = float_to_half(std::clamp(rms, kLeastLaneScale, kLargestLaneScale) * lane_unit);
     const float scale = half_to_float(state_.lane_field[lane]) / lane_unit;
     state_.lane_factor[lane] = 1.0f / scale;
-    state_.lane_weight[lane] = scale * scale;
+    const float importance = measure_.importance != nullptr ? measure_.importance[lane] : 1.0f;
+    state_.lane_weight[lane] = (scale * scale) * importance;
   }
   weight_ = kernel_.sum_values(state_.lane_weight, tile_.lanes);
   std::fill_n(state_.row_weights, tile_.rows, 1.0f);

@@ -21,12 +21,13 @@ struct SearchedTile {
   int row_exponent;
 };
 
-// How much an error of the tile matters: the sum over lanes of e^T second_moment e, where e is the lane's column of
-// errors. Both arrays are [rows, rows]; nullptr: every error counts alike.
+// How much an error of the tile matters: the sum over lanes of importance * e^T second_moment e, where e is the lane's
+// column of errors. nullptr: every error, every lane counts alike.
 struct ErrorMeasure {
-  const float* second_moment = nullptr;  // symmetric, positive definite
-  // unit lower triangular M: second_moment = M^T D M with D diagonal; zeros above the diagonal
+  const float* second_moment = nullptr;  // [rows, rows], symmetric, positive definite
+  // [rows, rows], unit lower triangular M: second_moment = M^T D M with D diagonal; zeros above the diagonal
   const float* feedback = nullptr;
+  const float* importance = nullptr;  // [lanes], positive
 };
 
 // What the search finds and needs on its way.
@@ -38,7 +39,7 @@ struct SearchState {
   float* middle;         // [rows], of the values that the row's line can decode to
   float* row_weights;    // [rows]
   float* lane_factor;    // [lanes]
-  float* lane_weight;    // [lanes]
+  float* lane_weight;    // [lanes], lane scale squared times importance
   float* target;         // [lanes]
   float* scaled;         // [rows, lanes], the tile divided by its lane scales
   float* errors;         // [rows, lanes], of scaled

@@ -9,6 +9,7 @@
 
 #include "codec/balance.hpp"
 #include "codec/code_search.hpp"
+#include "codec/lane_importance.hpp"
 #include "codec/second_moment.hpp"
 #include "kernels/kernel_table.hpp"
 
@@ -137,7 +138,9 @@ void search_tile(const TileShape& shape, const TileEncoding& encoding, int expon
               rotated_second_moment(*encoding.moments, shape.rows, work.square, work.second_moment);
     if (refines) {
       factor_second_moment(work.second_moment, shape.rows, work.square, work.feedback);
-      measure = {work.second_moment, work.feedback};
+      const RotatedKeys keys = {work.tile, shape.rows, shape.lanes, std::ldexp(1.0f, exponent)};
+      lane_importance(*encoding.moments, keys, work.square, work.scales.lane_std, work.scales.best_lane_scale);
+      measure = {work.second_moment, work.feedback, work.scales.best_lane_scale};
     }
   }
   search_codes(tile, measure, refines, search_state(shape, work));

@@ -68,7 +68,7 @@ struct DotVector {
 // should give.
 struct RowTarget {
   const float* values;       // [lanes]
-  const float* lane_weight;  // [lanes], lane scale squared
+  const float* lane_weight;  // [lanes], how much an error of values[l] counts
   std::size_t lanes;
   float weight;  // sum of lane_weight
 };

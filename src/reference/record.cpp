@@ -64,7 +64,12 @@ SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level lev
   const std::optional<SecondMoment> moment =
       level == Level::kBest && is_key && moments != nullptr ? second_moment(*moments, spec.dim) : std::nullopt;
   const bool refines = level == Level::kBest && (!is_key || moment.has_value());
-  return search(scaled.tile, {spec.bits, scaled.exponent, moment.has_value() ? &*moment : nullptr, refines});
+  SearchOrder order = {spec.bits, scaled.exponent, nullptr, {}, refines};
+  if (moment.has_value()) {
+    order.moment = &*moment;
+    order.importance = lane_importance(*moments, scaled.tile, scaled.exponent);
+  }
+  return search(scaled.tile, order);
 }
 
 HalfBits saturated_half(float value) { return float_to_half(std::clamp(value, -kHalfMax, kHalfMax)); }

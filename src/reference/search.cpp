@@ -60,7 +60,7 @@ class Search {
       const float rms = std::sqrt(squares / static_cast<float>(tile.rows));
       found_.lane_scale[lane] = float_to_half(std::ldexp(std::clamp(rms, 0x1p-10f, 0x1p7f), lane_exponent_));
       const float scale = std::ldexp(half_to_float(found_.lane_scale[lane]), -lane_exponent_);
-      weight_[lane] = scale * scale;
+      weight_[lane] = (scale * scale) * (order_.importance.empty() ? 1.0f : order_.importance[lane]);
       for (std::uint32_t row = 0; row < tile.rows; ++row) scaled_.at(row, lane) = tile.at(row, lane) * (1.0f / scale);
     }
   }
@@ -194,6 +194,17 @@ class Search {
   SearchedCodes found_;
 };
 
+// exp(x) for x <= 0 as the kernels count it: 2^n * 2^r with |r| <= 1/2.
+float exp_nonpositive(float x) {
+  if (x < -86.0f) return 0.0f;
+  const float exact = x * 0x1.715476p0f;
+  const float whole = std::nearbyint(exact);
+  const float r = exact - whole;
+  float p = r * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
+  for (const float term : {0x1.c6b752p-5f, 0x1.ebf9bcp-3f, 0x1.62e42ap-1f, 1.0f}) p = p * r + term;
+  return std::ldexp(p, static_cast<int>(whole));
+}
+
 void rotate_rows(FloatTile& tile) {
   for (std::uint32_t row = 0; row < tile.rows; ++row) {
     rotate(std::span(tile.values).subspan(std::size_t{row} * tile.lanes, tile.lanes));
@@ -226,6 +237,29 @@ std::optional<SecondMoment> second_moment(const Moments& moments, std::uint32_t 
   for (float& value : turned.values) value *= factor;
   for (std::uint32_t row = 0; row < dim; ++row) turned.at(row, row) += kDamping;
   return turned;
+}
+
+std::vector<float> lane_importance(const Moments& moments, const FloatTile& tile, int exponent) {
+  const std::size_t heads = moments.sums.size() / tile.rows;
+  const float unit = std::ldexp(1.0f, exponent) / std::sqrt(static_cast<float>(tile.rows)) / moments.weight;
+  const float share = 8.0f * static_cast<float>(tile.lanes) / static_cast<float>(heads);
+  std::vector<float> importance(tile.lanes, 1.0f);
+  for (std::size_t head = 0; head < heads; ++head) {
+    const auto first = moments.sums.begin() + static_cast<std::ptrdiff_t>(head * tile.rows);
+    std::vector<float> query(first, first + tile.rows);
+    rotate(query);
+    std::vector<float> scores(tile.lanes);
+    for (std::uint32_t lane = 0; lane < tile.lanes; ++lane) {
+      for (std::uint32_t row = 0; row < tile.rows; ++row) scores[lane] += query[row] * tile.at(row, lane);
+      scores[lane] *= unit;
+    }
+    const float top = *std::max_element(scores.begin(), scores.end());
+    for (float& score : scores) score = exp_nonpositive(score - top);
+    const float sum = sum_row(tile.lanes, [&](std::uint32_t lane) { return scores[lane]; });
+    if (!std::isfinite(sum) || !(sum > 0.0f)) continue;
+    for (std::uint32_t lane = 0; lane < tile.lanes; ++lane) importance[lane] += (share / sum) * scores[lane];
+  }
+  return importance;
 }
 
 FloatTile feedback_matrix(const SecondMoment& moment) {

@@ -26,6 +26,10 @@ using SecondMoment = FloatTile;
 // The second moment of the rotated queries with damping; nothing without queries.
 std::optional<SecondMoment> second_moment(const Moments& moments, std::uint32_t dim);
 
+// How much each token of a rotated K tile, divided by 2^exponent, matters: 1 and 8 times its share of the attention of
+// every head's mean query, compared with an even share. Needs moments with a positive weight.
+std::vector<float> lane_importance(const Moments& moments, const FloatTile& tile, int exponent);
+
 // Unit lower triangular M with second_moment = M^T D M.
 FloatTile feedback_matrix(const SecondMoment& moment);
 
@@ -37,11 +41,12 @@ struct SearchedCodes {
   std::vector<HalfBits> lane_scale;
 };
 
-// How a tile is searched. moment may be nullptr: every error counts alike.
+// How a tile is searched. moment may be nullptr and importance empty: every error counts alike.
 struct SearchOrder {
   std::uint32_t bits;
   int exponent;  // the tile's values were multiplied with 2^-exponent
   const SecondMoment* moment;
+  std::vector<float> importance;  // of lanes
   bool refines;
 };
 
