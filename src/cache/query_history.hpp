@@ -21,7 +21,7 @@ struct Contribution {
 
 // The queries of one layer.
 struct QueryShape {
-  static constexpr std::uint32_t kMaxSampled = 64;  // queries of one KV head that are kept of a tile, if heads allow
+  static constexpr std::uint32_t kMaxSampled = 32;  // queries of one KV head that are kept of a tile, if heads allow
 
   std::uint32_t tile_tokens = 0;
   std::uint32_t kv_heads = 0;
