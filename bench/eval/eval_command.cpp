@@ -163,9 +163,9 @@ void apply_quick(EvalOptions& options) {
 }
 
 void apply_full(EvalOptions& options) {
-  options.caches = {"f16",           "k8v8",          "k6v6",          "k5v5",      "k4v4",      "k4v2",
-                    "k3v3",          "k2v2",          "k5v5@best",     "k4v4@best", "k3v3@fast", "k2v2@fast",
-                    "k4v4@official", "k3v3@official", "k2v2@official", "q8_0",      "q5_0",      "q4_0"};
+  options.caches = {"f16",           "k8v8",          "k6v6",      "k5v5",      "k4v4",      "k4v2",
+                    "k3v3",          "k2v2",          "k4v4@fast", "k3v3@fast", "k2v2@fast", "k4v4@official",
+                    "k3v3@official", "k2v2@official", "q8_0",      "q5_0",      "q4_0"};
   options.chunks = 4;
   options.regime = "both";
   options.accumulation_micro_batch = 32;

@@ -149,8 +149,9 @@ LineFit search_line(const RowTarget& row, float top) {
       });
     }
     const Relation found = relate(sums, values, row.weight, top);
+    if (!found.is_line()) continue;
     const float step = found.least_squares_step();
-    if (!found.is_line() || !(found.covariance * step > best_gain)) continue;
+    if (!(found.covariance * step > best_gain)) continue;
     best_gain = found.covariance * step;
     best = line_of(step, found);
   }

@@ -19,6 +19,9 @@ struct Relation {
   float value_square;
   float covariance;
   float code_square;
+
+  bool is_line() const { return covariance > 0.0f && code_square > 0.0f; }
+  float least_squares_step() const { return covariance / code_square; }
 };
 
 // A line through both centres.
@@ -100,8 +103,8 @@ class Search {
         codes.push_back(nearest_code((value - middle) * (1.0f / range_step) + top_ * 0.5f));
       }
       const Relation found = relate(values, codes, middle);
-      if (!(found.covariance > 0.0f && found.code_square > 0.0f)) continue;
-      const float step = found.covariance / found.code_square;
+      if (!found.is_line()) continue;
+      const float step = found.least_squares_step();
       if (!(found.covariance * step > gain)) continue;
       gain = found.covariance * step;
       best = {std::max(step, kLeastStep), found.value_centre, found.code_centre};
@@ -112,8 +115,8 @@ class Search {
   // The line through codes and values that neither shrinks nor stretches them.
   Fit even(const std::vector<float>& values, const std::vector<float>& codes, float middle) const {
     const Relation found = relate(values, codes, middle);
-    if (!(found.covariance > 0.0f && found.code_square > 0.0f)) return no_line(found.value_centre);
-    const float least = found.covariance / found.code_square;
+    if (!found.is_line()) return no_line(found.value_centre);
+    const float least = found.least_squares_step();
     const float step = std::min(std::max(found.value_square / found.covariance, least), 1.5f * least);
     return {std::max(step, kLeastStep), found.value_centre, found.code_centre};
   }

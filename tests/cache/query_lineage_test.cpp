@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <random>
 #include <vector>
 
@@ -196,18 +197,26 @@ TEST(QueryLineage, RestoredSequence_GoesOnWithTheSameBytes) {
   }
 }
 
-TEST(QueryLineage, SavedThenGoneOn_KeepsTheSamplesOfLaterRowsOnly) {
+// What is saved of two sequences of the same rows, whose first queries differ until `forget` was done to their cache.
+std::vector<SavedRows> saves_of_two_pasts(const CacheConfig& config, std::uint32_t first_tokens,
+                                          const std::function<void(FakeEngine&)>& forget) {
   std::vector<SavedRows> saved;
   for (const std::uint32_t query_seed : {0u, 1u}) {
-    FakeEngine engine(best_config(0, 16), kCells, 1);
-    engine.set_text(one_text(5), query_seed);
-    append_singly(engine, 0, 13);
-    (void)saved_rows(engine, 0, 0);
-    engine.set_text(one_text(5));
+    FakeEngine engine(config, kCells, 1);
+    engine.set_text(one_text(6), query_seed);
+    append_singly(engine, 0, first_tokens);
+    forget(engine);
+    engine.set_text(one_text(6));
     append_singly(engine, 0, 100);
     EXPECT_GT(engine.cache().account().moment_bytes, 0u);
     saved.push_back(saved_rows(engine, 0, 0));
   }
+  return saved;
+}
+
+TEST(QueryLineage, SavedThenGoneOn_KeepsTheSamplesOfLaterRowsOnly) {
+  const auto saved =
+      saves_of_two_pasts(best_config(0, 16), 13, [](FakeEngine& engine) { (void)saved_rows(engine, 0, 0); });
   EXPECT_EQ(saved[0], saved[1]);
 }
 
@@ -226,21 +235,14 @@ TEST(QueryLineage, RestoredWithoutHistory_StartsAnewAtTheNextTileThatContributes
 }
 
 TEST(QueryLineage, RowsWrittenAgainWithoutAMask_AreRowsWhoseQueriesWereNeverSeen) {
-  std::vector<SavedRows> saved;
-  for (const std::uint32_t query_seed : {0u, 1u}) {
-    FakeEngine engine(best_config(16, 16), kCells, 1);
-    engine.set_text(one_text(6), query_seed);
-    append_singly(engine, 0, 14);
+  const auto saved = saves_of_two_pasts(best_config(16, 16), 14, [](FakeEngine& engine) {
     for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
       for (std::uint32_t cell = 0; cell < 14; ++cell) {
         const HalfBits* row = engine.written(layer, Side::kKey, cell).data();
         ASSERT_EQ(engine.cache().write_row(engine.store(layer, Side::kKey), 0, cell, row), Status::kOk);
       }
     }
-    engine.set_text(one_text(6));
-    append_singly(engine, 0, 100);
-    saved.push_back(saved_rows(engine, 0, 0));
-  }
+  });
   EXPECT_EQ(saved[0], saved[1]);
 }
 

@@ -104,15 +104,24 @@ Problem make_problem(const Kind& kind, std::uint32_t dim) {
   return problem;
 }
 
+// Moments of the queries that the encoder is told of.
+struct ToldMoments {
+  Floats squares;
+  Floats sums;
+
+  ToldMoments(const Problem& problem, std::uint32_t dim) : squares(dim), sums(dim) {
+    for (std::size_t i = 0; i < problem.told.size(); ++i) {
+      squares[i % dim] += problem.told[i] * problem.told[i];
+      sums[i % dim] += problem.told[i];
+    }
+  }
+  QueryMoments moments() const { return {squares.data(), sums.data(), 1, kQueries}; }
+};
+
 // The mean square of what attention's output loses, over all judging queries.
 double output_error(const Problem& problem, std::uint32_t dim, std::uint32_t bits, EncoderLevel level) {
-  Floats squares(dim);
-  Floats sums(dim);
-  for (std::size_t i = 0; i < problem.told.size(); ++i) {
-    squares[i % dim] += problem.told[i] * problem.told[i];
-    sums[i % dim] += problem.told[i];
-  }
-  const QueryMoments moments{squares.data(), sums.data(), 1, kQueries};
+  const ToldMoments told(problem, dim);
+  const QueryMoments moments = told.moments();
   const Floats keys = encode_and_decode(problem.keys, {Side::kKey, dim, bits, level, &moments});
   const Floats values = encode_and_decode(problem.values, {Side::kValue, dim, bits, level, &moments});
   double error = 0.0;
@@ -166,12 +175,8 @@ TEST(EncoderLevels, NoLevel_ShrinksOrStretchesATile) {
   constexpr std::uint32_t kDim = 64;
   const Floats rows = sample_rows({"uneven", 1, 0.5f, 0.5f, 0}, kDim, random);
   const Problem problem = make_problem({"queries", 1, 0, 0, 0.5f}, kDim);
-  Floats squares(kDim), sums(kDim);
-  for (std::size_t i = 0; i < problem.told.size(); ++i) {
-    squares[i % kDim] += problem.told[i] * problem.told[i];
-    sums[i % kDim] += problem.told[i];
-  }
-  const QueryMoments moments{squares.data(), sums.data(), 1, kQueries};
+  const ToldMoments told(problem, kDim);
+  const QueryMoments moments = told.moments();
   for (const EncoderLevel level : {EncoderLevel::kOfficial, EncoderLevel::kFast, EncoderLevel::kBest}) {
     for (const Side side : {Side::kKey, Side::kValue}) {
       for (const std::uint32_t bits : {2u, 3u, 4u}) {
