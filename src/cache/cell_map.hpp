@@ -79,9 +79,6 @@ struct Stream {
   std::uint64_t source_version = 0;
   Place restore_at;  // last row given to a token that came without a mask, and its tile's serial
   std::uint64_t restore_serial = 0;
-  Place fragment_at;  // the tile that arriving fragments of one record are put into
-  std::uint64_t fragment_hash = 0;
-  std::uint64_t fragment_serial = 0;
   std::uint32_t window_hits = 0;
   bool windowed = false;  // a sliding window recycles its cells: nothing is sealed
 };

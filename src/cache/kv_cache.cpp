@@ -2,11 +2,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace kvarn {
 
 KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells)
-    : config_(config), map_(streams, cells, config.tile_tokens), planner_(config_, map_) {}
+    : config_(config),
+      map_(streams, cells, config.tile_tokens),
+      planner_(config_, map_),
+      save_(map_, stores_),
+      restore_(config.tile_tokens) {}
 
 SlabPool& KvCache::record_pool(std::size_t bytes) { return record_pools_.try_emplace(bytes, bytes).first->second; }
 SlabPool& KvCache::block_pool(std::size_t bytes) { return block_pools_.try_emplace(bytes, bytes).first->second; }
@@ -19,6 +24,8 @@ StoreId KvCache::add_store(Side side, std::uint32_t layer, std::uint32_t row_val
 }
 
 void KvCache::retire_store(StoreId store) {
+  (void)settle_restore();
+  save_.end();
   retired_[store] = true;
   for (std::uint32_t stream = 0; stream < map_.stream_count(); ++stream) {
     for (const TileRef& ref : map_.stream(stream).refs) {
@@ -37,6 +44,8 @@ void KvCache::drop_released() {
 }
 
 void KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cells) {
+  if (const Status status = settle_restore(); status != Status::kOk) pending_ = status;
+  save_.end();
   const std::uint64_t before = map_.version();
   planner_.observe(mask, cells);
   if (map_.version() == before) return;
@@ -92,11 +101,17 @@ Status KvCache::write_values(StoreId store, std::uint32_t stream, std::uint32_t 
   return stores_[store].write_row(map_.stream(stream).refs[place.ref()].tile, place.row, values);
 }
 
+template Status KvCache::write_values(StoreId, std::uint32_t, std::uint32_t, const HalfBits*);
+
 Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values) {
+  if (const Status status = settle_restore(); status != Status::kOk) return status;
+  save_.end();
   return write_values(store, stream, cell, values);
 }
 
 Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values) {
+  if (const Status status = settle_restore(); status != Status::kOk) return status;
+  save_.end();
   return write_values(store, stream, cell, values);
 }
 
@@ -104,7 +119,20 @@ bool KvCache::written(std::uint32_t stream, std::uint32_t cell) const {
   return static_cast<bool>(map_.stream(stream).places[cell]);
 }
 
-void KvCache::read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) const {
+std::span<const std::uint8_t> KvCache::records_at(StoreId store, std::uint32_t stream, std::uint32_t cell) const {
+  const Place place = map_.stream(stream).places[cell];
+  const TileId tile = place ? map_.stream(stream).refs[place.ref()].tile : 0;
+  if (!place || !stores_[store].sealed(tile)) return {};
+  return {stores_[store].view(tile).records, stores_[store].records_bytes()};
+}
+
+std::shared_ptr<const QueryHistory> KvCache::history_at(StoreId store, std::uint32_t stream, std::uint32_t cell) const {
+  const Place place = map_.stream(stream).places[cell];
+  return place ? stores_[store].history(map_.stream(stream).refs[place.ref()].tile) : nullptr;
+}
+
+void KvCache::read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) {
+  (void)settle_restore();
   const Stream& source = map_.stream(stream);
   const Place place = source.places[cell];
   if (!place) {
@@ -138,6 +166,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
                        const BatchMask& mask, const AttentionTensors& tensors, const Runner& runner) {
   if (const Status status = learn_heads(k, v, counts); status != Status::kOk) return status;
   observe(mask, {});
+  if (pending_ != Status::kOk) return std::exchange(pending_, Status::kOk);
   keep_queries(k, counts, mask, tensors);
   round_due(k, v);
   seal_due(k, v, runner);
@@ -178,6 +207,8 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
 
 void KvCache::copy_stream(std::uint32_t from, std::uint32_t to) {
   if (from == to) return;
+  (void)settle_restore();
+  save_.end();
   const Stream& source = map_.stream(from);
   const Stream& target = map_.stream(to);
   if (target.clone_source == from && target.clone_version == target.version &&
@@ -206,9 +237,10 @@ Status KvCache::replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows
 }
 
 void KvCache::clear() {
+  save_.drop();
+  restore_.close();
   map_.clear();
   planner_.forget();
-  restore_.clear();
   drop_released();
 }
 

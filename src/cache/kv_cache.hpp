@@ -16,6 +16,7 @@
 #include "cache/planner.hpp"
 #include "cache/row_store.hpp"
 #include "cache/state_restore.hpp"
+#include "cache/state_save.hpp"
 
 namespace kvarn {
 
@@ -73,23 +74,29 @@ class KvCache {
   Status write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values);
   Status write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
   // Reads one row: what was written, bit for bit, unless its tile is sealed; zeros where nothing was written.
-  void read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values) const;
+  void read_row(StoreId store, std::uint32_t stream, std::uint32_t cell, HalfBits* values);
   bool written(std::uint32_t stream, std::uint32_t cell) const;
+  // The records of all KV heads of the sealed tile that a cell lies in; empty: it is not sealed in this store.
+  std::span<const std::uint8_t> records_at(StoreId store, std::uint32_t stream, std::uint32_t cell) const;
+  // What is known of the queries up to the end of that tile (nullptr: nothing), for stores of keys.
+  std::shared_ptr<const QueryHistory> history_at(StoreId store, std::uint32_t stream, std::uint32_t cell) const;
 
-  // Rows as an engine's own state save sees them: values, except that the rows of a sealed tile all of whose tokens are
-  // in the range carry its record and the history of its queries (state_fragment.hpp), so that a restore brings back
-  // the same bytes. Samples of open tiles do not fit in and are forgotten here too, so that the sequence that was saved
-  // and the one that is restored go on with the same bytes. rows: [count, row_values].
+  // Rows as an engine's own state save sees them, which reads the rows of a sequence store by store (state_save.hpp).
+  // Rows of the store that is read first are values. After it, the rows of a sealed tile all of whose tokens are read
+  // carry its records and what else is needed to go on with the same bytes. Samples of queries that find no room are
+  // forgotten, here too: what was saved and what is restored go on alike. rows: [count, row_values].
   void read_state_rows(StoreId store, std::uint32_t stream, std::uint32_t first_cell, std::uint32_t count,
                        HalfBits* rows);
-  // Writes a row that read_state_rows gave, here or in another process, to any cell; any other row is written as it is.
+  // Writes a row that read_state_rows gave, here or in another process, to any cell, in the order in which they were
+  // read; any other row is written as it is. The token that had the cell before is gone from all stores. Records are
+  // put together when anything else is asked of the cache. kOutOfMemory: rows are lost and read as zeros.
   Status write_state_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
 
   // Tells head counts before the first attention; kInvalidArgument if they do not fit.
   Status learn_heads(StoreId k, StoreId v, const HeadCounts& counts);
 
   // Attention of one layer with the mask given to observe(). Seals first what is due. kInvalidArgument: the head counts
-  // do not fit the stores (nothing was computed).
+  // do not fit the stores; kOutOfMemory: rows that were restored are lost (nothing was computed).
   Status attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params, const BatchMask& mask,
                 const AttentionTensors& tensors, const Runner& runner);
 
@@ -117,12 +124,13 @@ class KvCache {
   void relocate(std::uint32_t stream, std::uint32_t cell);
   // Copies a row from one tile to another in every store.
   void carry_row(const RowMove& move);
-  // What the rows of a tile carry through a state save: its records and, if it fits, its history. Nothing if they go as
-  // values: not sealed, not all of its cells in the range, or no room.
-  std::vector<std::uint8_t> travelling_bytes(const RowStore& store, const TileRef& ref, std::uint32_t first_cell,
-                                             std::uint32_t count) const;
-  void place_fragment(std::uint32_t stream, std::uint32_t cell, const StateFragment& fragment);
-  Status finish_record(const PartialRecord& partial);
+  // Puts what was restored into tiles as it was before the save. Does nothing if no restore is open.
+  Status settle_restore();
+  bool is_record(const RowStore& store, std::span<const std::uint8_t> bytes) const;
+  Status write_spelled(const ArrivingPayload& payload, std::uint32_t stream);
+  TileId place_restored(const RestorePlan::Tile& tile, std::uint32_t stream);
+  void move_restored(const RestorePlan::Tile& tile, const RowMove& move);
+  Status fill_restored(const RestorePlan::Tile& tile, TileId id);
   // True if it is this store's turn to seal this tile.
   bool is_due(const RowStore& store, TileId id) const;
   // One side of one tile that is encoded now, and its first result among those of all heads of all jobs.
@@ -155,13 +163,17 @@ class KvCache {
   std::map<std::size_t, SlabPool> block_pools_;
   std::deque<RowStore> stores_;
   std::vector<bool> retired_;
+  StateSave save_;
   StateRestore restore_;
+  Status pending_ = Status::kOk;  // of a restore that ended in observe(), for attend() to return
   AttentionScratch attention_scratch_;
   AttentionScratch seal_scratch_;
 };
 
 template <class Selects, class Edit>
 Status KvCache::edit_rows(StoreId store, std::uint32_t stream, Selects&& selects, Edit&& edit) {
+  if (const Status status = settle_restore(); status != Status::kOk) return status;
+  save_.end();
   Stream& target = map_.stream(stream);
   std::vector<HalfBits> rows;
   for (std::uint32_t ref = 0; ref < target.refs.size(); ++ref) {

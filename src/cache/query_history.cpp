@@ -89,6 +89,28 @@ std::size_t QuerySamples::bytes() const {
   return sizeof(*this) + codes_.capacity() + units_.capacity() * sizeof(HalfBits);
 }
 
+std::vector<std::uint8_t> QuerySamples::pack() const {
+  std::vector<std::uint8_t> bytes(sizeof(present_) + units_.size() * sizeof(HalfBits) + codes_.size());
+  std::memcpy(bytes.data(), &present_, sizeof(present_));
+  std::memcpy(bytes.data() + sizeof(present_), units_.data(), units_.size() * sizeof(HalfBits));
+  std::memcpy(bytes.data() + bytes.size() - codes_.size(), codes_.data(), codes_.size());
+  return bytes;
+}
+
+bool QuerySamples::unpack(std::span<const std::uint8_t> bytes) {
+  if (bytes.size() != sizeof(present_) + units_.size() * sizeof(HalfBits) + codes_.size()) return false;
+  std::uint64_t present;
+  std::vector<HalfBits> units(units_.size());
+  std::memcpy(&present, bytes.data(), sizeof(present));
+  std::memcpy(units.data(), bytes.data() + sizeof(present), units.size() * sizeof(HalfBits));
+  const bool is_unit = std::all_of(units.begin(), units.end(), [](HalfBits unit) { return unit < 0x7C00u; });
+  if (!is_unit || (shape_.samples() < 64 && present >> shape_.samples() != 0)) return false;
+  present_ = present;
+  units_ = std::move(units);
+  std::memcpy(codes_.data(), bytes.data() + bytes.size() - codes_.size(), codes_.size());
+  return true;
+}
+
 QueryHistory::QueryHistory(const QueryShape& shape, const QueryHistory* before, float rest, const QuerySamples& samples)
     : words_(word_count(shape)) {
   const float total = (before != nullptr ? before->weight() * rest : 0.0f) + static_cast<float>(samples.count());

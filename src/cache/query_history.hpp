@@ -74,6 +74,11 @@ class QuerySamples {
   void add_moments(std::uint32_t kv_head, float* moments) const;
   std::size_t bytes() const;
 
+  // All samples in a form of their own for a state save, and back; false, and nothing changes, if these bytes are none
+  // of this shape.
+  std::vector<std::uint8_t> pack() const;
+  bool unpack(std::span<const std::uint8_t> bytes);
+
  private:
   QueryShape shape_;
   std::uint64_t present_ = 0;       // bit s: sample s is there

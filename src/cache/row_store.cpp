@@ -220,6 +220,17 @@ void RowStore::restore_history(TileId tile, std::span<const std::uint8_t> bytes)
   set_history(tile, std::move(history));
 }
 
+std::vector<std::uint8_t> RowStore::sample_bytes(TileId tile) const {
+  const QuerySamples* samples = tile < tiles_.size() && !settled(tile) ? tiles_[tile].samples.get() : nullptr;
+  return samples == nullptr || samples->count() == 0 ? std::vector<std::uint8_t>{} : samples->pack();
+}
+
+void RowStore::restore_samples(TileId tile, std::span<const std::uint8_t> bytes) {
+  if (group_ == 0 || !config_.keeps_queries() || settled(tile)) return;
+  auto samples = std::make_unique<QuerySamples>(query_shape());
+  if (samples->unpack(bytes)) data(tile).samples = std::move(samples);
+}
+
 std::size_t RowStore::query_bytes() const {
   std::size_t total = 0;
   std::vector<const QueryHistory*> counted;

@@ -84,11 +84,10 @@ class RowStore {
   // Sets the history from bytes that another cache's history spells; none if they spell none, or if this cache keeps no
   // queries. Shares what another tile has already.
   void restore_history(TileId tile, std::span<const std::uint8_t> bytes);
-  // A tile may come back as its records, or with its history behind them.
-  bool restores(std::size_t bytes) const {
-    return bytes == records_bytes() ||
-           (group_ != 0 && bytes == records_bytes() + QueryHistory::bytes_of(query_shape()));
-  }
+  // The samples of a tile that is not settled, as they travel through a state save; empty if there are none.
+  std::vector<std::uint8_t> sample_bytes(TileId tile) const;
+  // Takes samples from such bytes; nothing happens if they are none of this store, or if it keeps no queries.
+  void restore_samples(TileId tile, std::span<const std::uint8_t> bytes);
   QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_, query_period_}; }
   // Bytes of all samples and histories; those that tiles share count once.
   std::size_t query_bytes() const;

@@ -8,13 +8,13 @@ namespace {
 
 // 15 bits a value: the top bit of the exponent stays zero, so that every value is finite.
 constexpr std::uint32_t kBitsPerValue = 15;
-constexpr std::uint64_t kMagic = 0x314E5241564B5254ull;  // "TRKVARN1" in memory order
+constexpr std::uint64_t kMagic = 0x324E5241564B5254ull;  // "TRKVARN2" in memory order
 
 struct Header {
   std::uint64_t magic;
   std::uint64_t checksum;  // of everything behind this field
-  std::uint64_t records_hash;
-  std::uint32_t records_bytes;
+  std::uint64_t payload_hash;
+  std::uint32_t payload_bytes;
   std::uint16_t row;
   std::uint16_t index;
   std::uint16_t fragments;
@@ -23,7 +23,7 @@ struct Header {
   std::uint16_t bits;
 };
 static_assert(sizeof(Header) == 40);
-constexpr std::size_t kUnchecked = offsetof(Header, records_hash);
+constexpr std::size_t kUnchecked = offsetof(Header, payload_hash);
 
 HalfBits value_of(std::uint32_t bits) { return static_cast<HalfBits>(((bits & 0x4000u) << 1) | (bits & 0x3FFFu)); }
 
@@ -42,16 +42,16 @@ std::uint64_t hash_bytes(std::span<const std::uint8_t> bytes, std::uint64_t seed
   return state;
 }
 
-bool fragment_fits(std::uint32_t records_bytes, std::uint32_t fragments, std::uint32_t row_values) {
-  const std::size_t needed = sizeof(Header) + share_bytes(records_bytes, fragments);
-  return needed * 8 <= std::size_t{row_values} * kBitsPerValue;
+std::size_t fragment_capacity(std::uint32_t row_values) {
+  const std::size_t bytes = std::size_t{row_values} * kBitsPerValue / 8;
+  return bytes > sizeof(Header) ? bytes - sizeof(Header) : 0;
 }
 
 void pack_fragment(const StateFragment& fragment, std::span<HalfBits> row) {
   Header header{kMagic,
                 0,
-                fragment.records_hash,
-                fragment.records_bytes,
+                fragment.payload_hash,
+                fragment.payload_bytes,
                 fragment.row,
                 fragment.index,
                 fragment.fragments,
@@ -97,16 +97,16 @@ std::optional<StateFragment> unpack_fragment(std::span<const HalfBits> row, std:
   if (filled < sizeof(Header)) return std::nullopt;
   std::memcpy(&header, bytes.data(), sizeof(Header));
   if (header.magic != kMagic || header.fragments == 0 || header.index >= header.fragments) return std::nullopt;
-  const std::uint64_t share = share_bytes(header.records_bytes, header.fragments);
+  const std::uint64_t share = share_bytes(header.payload_bytes, header.fragments);
   const std::uint64_t first = share * header.index;
-  if (first > header.records_bytes) return std::nullopt;
-  const std::uint64_t size = share < header.records_bytes - first ? share : header.records_bytes - first;
+  if (first > header.payload_bytes) return std::nullopt;
+  const std::uint64_t size = share < header.payload_bytes - first ? share : header.payload_bytes - first;
   if (size > filled - sizeof(Header)) return std::nullopt;
   const std::span<const std::uint8_t> payload = bytes.subspan(sizeof(Header), size);
   const std::uint64_t checksum = hash_bytes(bytes.subspan(kUnchecked, sizeof(Header) - kUnchecked), kMagic);
   if (hash_bytes(payload, checksum) != header.checksum) return std::nullopt;
   return StateFragment{header.row,  header.index,         header.fragments,    header.dim, header.tile_tokens,
-                       header.bits, header.records_bytes, header.records_hash, payload};
+                       header.bits, header.payload_bytes, header.payload_hash, payload};
 }
 
 }  // namespace kvarn

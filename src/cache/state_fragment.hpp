@@ -1,8 +1,10 @@
 // How a sealed tile travels through an engine that saves and restores rows of half-precision values of nominal size:
-// every live row of the tile carries one fragment of its record, with what is needed to put the record together again.
-// Every bit pattern made here is a finite half-precision value, so that damaged fragments are at worst wrong numbers.
+// every live row of the tile carries one fragment of its payload (state_sections.hpp), with what is needed to put it
+// together again. Every bit pattern made here is a finite half-precision value, so that damaged fragments are at worst
+// wrong numbers.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -17,19 +19,19 @@ struct StateFragment {
   std::uint16_t fragments = 0;  // live rows of the tile
   std::uint16_t dim = 0;        // head dimension
   std::uint16_t tile_tokens = 0;
-  std::uint16_t bits = 0;           // code width
-  std::uint32_t records_bytes = 0;  // of all KV heads
-  std::uint64_t records_hash = 0;
-  std::span<const std::uint8_t> share;  // bytes [index*share_bytes, ...) of the records
+  std::uint16_t bits = 0;  // code width
+  std::uint32_t payload_bytes = 0;
+  std::uint64_t payload_hash = 0;
+  std::span<const std::uint8_t> share;  // bytes [index*share_bytes, ...) of the payload
 };
 
-// Bytes of the records that each fragment but the last carries.
-constexpr std::uint32_t share_bytes(std::uint32_t records_bytes, std::uint32_t fragments) {
-  return (records_bytes + fragments - 1) / fragments;
+// Bytes of the payload that each fragment but the last carries.
+constexpr std::uint32_t share_bytes(std::uint32_t payload_bytes, std::uint32_t fragments) {
+  return (payload_bytes + fragments - 1) / fragments;
 }
 
-// True if a row of row_values values can carry its share.
-bool fragment_fits(std::uint32_t records_bytes, std::uint32_t fragments, std::uint32_t row_values);
+// How many bytes of a payload a row of row_values values can carry.
+std::size_t fragment_capacity(std::uint32_t row_values);
 
 // Writes a fragment into a row. It must fit.
 void pack_fragment(const StateFragment& fragment, std::span<HalfBits> row);

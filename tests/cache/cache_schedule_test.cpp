@@ -15,7 +15,7 @@ constexpr int kSequences = 4;
 void random_step(FakeEngine& engine) {
   std::mt19937& random = engine.random();
   const int sequence = static_cast<int>(random() % kSequences);
-  switch (random() % 16) {
+  switch (random() % 17) {
     case 0:
       engine.remove(sequence);
       break;
@@ -34,6 +34,9 @@ void random_step(FakeEngine& engine) {
       if (!engine.decode(tokens)) engine.remove(sequence);
       break;
     }
+    case 16:
+      (void)engine.restore(engine.save(sequence), static_cast<int>(random() % kSequences));
+      break;
     case 5:
       engine.roll_back(sequence, 1 + random() % 4);
       [[fallthrough]];

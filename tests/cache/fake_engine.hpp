@@ -21,8 +21,8 @@ namespace kvarn {
 class FakeEngine {
  public:
   static constexpr std::uint32_t kLayers = 2;
-  static constexpr std::uint32_t kHeads = 4;
-  static constexpr std::uint32_t kKvHeads = 2;
+  static constexpr std::uint32_t kHeads = 8;
+  static constexpr std::uint32_t kKvHeads = 4;
   static constexpr std::uint32_t kDim = 32;
   static constexpr std::uint32_t kRow = kKvHeads * kDim;
   static constexpr HalfBits kHidden = 0xFC00;
@@ -121,24 +121,57 @@ class FakeEngine {
     query_seed_ = query_seed;
   }
 
-  // Takes over the first sequence of another engine of the same shape, through a state save and restore of all its
-  // cells.
-  void restore(FakeEngine& from, int sequence) {
-    const auto cells = static_cast<std::uint32_t>(owners_.size());
-    std::vector<HalfBits> rows(std::size_t{cells} * kRow);
-    for (std::uint32_t store = 0; store < 2 * kLayers; store += 2) {
-      ASSERT_EQ(cache_.learn_heads(store, store + 1, {kHeads, kKvHeads, kDim, kDim}), Status::kOk);
-    }
-    for (std::uint32_t store = 0; store < 2 * kLayers; ++store) {
-      from.cache_.read_state_rows(store, 0, 0, cells, rows.data());
-      for (const std::uint32_t cell : from.cells_of(sequence)) {
-        ASSERT_EQ(cache_.write_state_row(store, 0, cell, rows.data() + std::size_t{cell} * kRow), Status::kOk);
+  // What an engine saves of a sequence: its rows store by store, in the order of their cells.
+  struct SavedState {
+    std::vector<std::vector<HalfBits>> rows;  // by store: [tokens, kRow]
+    std::vector<std::int64_t> positions;
+    std::vector<std::vector<std::vector<HalfBits>>> written;  // [layer*2 + side][token]
+  };
+  SavedState save(int sequence) {
+    SavedState saved;
+    std::vector<std::uint32_t> cells = cells_of(sequence);
+    std::sort(cells.begin(), cells.end());
+    for (StoreId id = 0; id < 2 * kLayers; ++id) {
+      auto& rows = saved.rows.emplace_back(cells.size() * kRow);
+      for (std::size_t at = 0; at < cells.size();) {
+        std::size_t end = at + 1;
+        while (end < cells.size() && cells[end] == cells[end - 1] + 1) ++end;
+        cache_.read_state_rows(store_in_order(id), 0, cells[at], static_cast<std::uint32_t>(end - at),
+                               rows.data() + at * kRow);
+        at = end;
       }
     }
-    owners_ = from.owners_;
-    positions_ = from.positions_;
-    head_ = from.head_;
-    model_ = from.model_;
+    for (const std::uint32_t cell : cells) saved.positions.push_back(positions_[cell]);
+    for (const auto& rows : model_) {
+      auto& own = saved.written.emplace_back();
+      for (const std::uint32_t cell : cells) own.push_back(rows[cell]);
+    }
+    return saved;
+  }
+  // Replaces a sequence by a saved one, in the lowest free cells. False if there are not enough.
+  bool restore(const SavedState& saved, int sequence) {
+    remove(sequence);
+    if (free_cells() < saved.positions.size()) return false;
+    std::vector<std::uint32_t> cells;
+    for (std::uint32_t cell = 0; cells.size() < saved.positions.size(); ++cell) {
+      if (!owners_[cell].empty()) continue;
+      owners_[cell] = {sequence};
+      positions_[cell] = saved.positions[cells.size()];
+      for (std::size_t rows = 0; rows < model_.size(); ++rows) {
+        model_[rows][cell] = saved.written[rows][cells.size()];
+      }
+      cells.push_back(cell);
+    }
+    for (std::uint32_t layer = 0; layer < kLayers; ++layer) {
+      EXPECT_EQ(cache_.learn_heads(k_[layer], v_[layer], {kHeads, kKvHeads, kDim, kDim}), Status::kOk);
+    }
+    for (StoreId id = 0; id < 2 * kLayers; ++id) {
+      for (std::size_t token = 0; token < cells.size(); ++token) {
+        const HalfBits* row = saved.rows[id].data() + token * kRow;
+        EXPECT_EQ(cache_.write_state_row(store_in_order(id), 0, cells[token], row), Status::kOk);
+      }
+    }
+    return true;
   }
 
   // Every row of a sequence reads back as written, bit for bit.
@@ -162,6 +195,9 @@ class FakeEngine {
   std::uint64_t compared() const { return compared_; }
 
  private:
+  // All K first, as llama.cpp saves them.
+  StoreId store_in_order(std::uint32_t index) const { return index < kLayers ? k_[index] : v_[index - kLayers]; }
+
   void release(int sequence, std::uint32_t cell) {
     owners_[cell].erase(sequence);
     if (owners_[cell].empty()) head_ = std::min<std::size_t>(head_, cell);

@@ -39,14 +39,6 @@ bool exact(FakeEngine& engine, std::uint32_t cell) {
   return all;
 }
 
-// Rows of a cell's whole tile as the state save sees them: equal rows mean equal record bytes.
-std::vector<HalfBits> state_rows(FakeEngine& engine, std::uint32_t layer, Side side, std::uint32_t cell,
-                                 std::uint32_t count) {
-  std::vector<HalfBits> rows(std::size_t{count} * FakeEngine::kRow);
-  engine.cache().read_state_rows(engine.store(layer, side), 0, cell, count, rows.data());
-  return rows;
-}
-
 TEST(SealRule, OnlyTilesBetweenSinkAndTail_LoseTheirExactRows) {
   FakeEngine engine(config_of("k2v2", 16, 16, 32), 256, 1);
   for (int token = 0; token < 160; ++token) ASSERT_TRUE(engine.append(0, 1));
@@ -188,10 +180,12 @@ TEST(BaselineCodec, DueTile_HoldsRoundedRowsAndNoRecord) {
 TEST(BaselineCodec, StateRows_AreTheRoundedRows) {
   FakeEngine engine(baseline("q4_0"), 256, 25);
   ASSERT_TRUE(engine.append(0, 32));
-  const auto rows = state_rows(engine, 0, Side::kKey, 16, 16);
-  for (std::uint32_t cell = 16; cell < 32; ++cell) {
-    const auto row = read(engine, 0, Side::kKey, cell);
-    EXPECT_TRUE(std::equal(row.begin(), row.end(), rows.begin() + (cell - 16) * FakeEngine::kRow)) << cell;
+  const FakeEngine::SavedState saved = engine.save(0);
+  for (std::uint32_t store = 0; store < 2; ++store) {
+    for (std::uint32_t cell = 0; cell < 32; ++cell) {
+      const auto row = read(engine, store, Side::kKey, cell);
+      EXPECT_TRUE(std::equal(row.begin(), row.end(), saved.rows[store].begin() + cell * FakeEngine::kRow)) << cell;
+    }
   }
 }
 
@@ -371,52 +365,6 @@ TEST(SealRule, RowsThatAreNotFinite_KeepTheirTileExact) {
   for (int token = 0; token < 64; ++token) ASSERT_TRUE(engine.append(0, 1, FakeEngine::Check::kOff));
   EXPECT_EQ(read(engine, 0, Side::kKey, 3), engine.written(0, Side::kKey, 3));
   EXPECT_NE(engine.cache().account().record_bytes, 0u);
-}
-
-TEST(State, SealedTile_RestoredAtOtherCells_IsTheSameRecord) {
-  const CacheConfig config = config_of("k4v4", 16, 0, 0);
-  FakeEngine engine(config, 256, 11);
-  for (int token = 0; token < 100; ++token) ASSERT_TRUE(engine.append(0, 1));
-  KvCache other(config, 1, 256);
-  for (std::uint32_t layer = 0; layer < FakeEngine::kLayers; ++layer) {
-    other.add_store(Side::kKey, layer, FakeEngine::kRow);
-    other.add_store(Side::kValue, layer, FakeEngine::kRow);
-    ASSERT_EQ(other.learn_heads(2 * layer, 2 * layer + 1,
-                                {FakeEngine::kHeads, FakeEngine::kKvHeads, FakeEngine::kDim, FakeEngine::kDim}),
-              Status::kOk);
-  }
-  const std::uint32_t shift = 77;
-  for (std::uint32_t store = 0; store < 4; ++store) {
-    std::vector<HalfBits> rows(100 * FakeEngine::kRow);
-    engine.cache().read_state_rows(store, 0, 0, 100, rows.data());
-    for (std::uint32_t cell = 0; cell < 100; ++cell) {
-      ASSERT_EQ(other.write_state_row(store, 0, cell + shift, rows.data() + std::size_t{cell} * FakeEngine::kRow),
-                Status::kOk);
-    }
-    std::vector<HalfBits> again(rows.size());
-    other.read_state_rows(store, 0, shift, 100, again.data());
-    EXPECT_EQ(again, rows) << "store " << store;
-  }
-  EXPECT_EQ(other.account().record_bytes, engine.cache().account().record_bytes);
-}
-
-TEST(State, DamagedFragment_IsServedAsTheNumbersItSpells) {
-  const CacheConfig config = config_of("k4v4", 16, 0, 0);
-  FakeEngine engine(config, 256, 12);
-  for (int token = 0; token < 100; ++token) ASSERT_TRUE(engine.append(0, 1));
-  std::vector<HalfBits> rows = state_rows(engine, 0, Side::kKey, 0, 16);
-  rows[5 * FakeEngine::kRow + 20] ^= 1;
-  KvCache other(config, 1, 256);
-  other.add_store(Side::kKey, 0, FakeEngine::kRow);
-  other.add_store(Side::kValue, 0, FakeEngine::kRow);
-  ASSERT_EQ(other.learn_heads(0, 1, {4, 2, 32, 32}), Status::kOk);
-  for (std::uint32_t cell = 0; cell < 16; ++cell) {
-    ASSERT_EQ(other.write_state_row(0, 0, cell, rows.data() + std::size_t{cell} * FakeEngine::kRow), Status::kOk);
-  }
-  std::vector<HalfBits> back(FakeEngine::kRow);
-  other.read_row(0, 0, 5, back.data());
-  EXPECT_TRUE(std::equal(back.begin(), back.end(), rows.begin() + 5 * FakeEngine::kRow));
-  EXPECT_EQ(other.account().record_bytes, 0u);
 }
 
 TEST(EditRows, SealedTile_IsSealedAgainFromTheEditedRows) {

@@ -23,8 +23,8 @@ StateFragment example(std::span<const std::uint8_t> share) {
           .dim = 64,
           .tile_tokens = 128,
           .bits = 4,
-          .records_bytes = 13824,
-          .records_hash = 0x1234567890ABCDEFull,
+          .payload_bytes = 13824,
+          .payload_hash = 0x1234567890ABCDEFull,
           .share = share};
 }
 
@@ -39,7 +39,7 @@ TEST(StateFragment, PackedRow_UnpacksToTheSameFragment) {
   EXPECT_EQ(back->index, 3);
   EXPECT_EQ(back->fragments, 100);
   EXPECT_EQ(back->dim, 64);
-  EXPECT_EQ(back->records_hash, 0x1234567890ABCDEFull);
+  EXPECT_EQ(back->payload_hash, 0x1234567890ABCDEFull);
   EXPECT_EQ(std::vector<std::uint8_t>(back->share.begin(), back->share.end()), share);
 }
 
@@ -78,11 +78,21 @@ TEST(StateFragment, OrdinaryRows_AreNoFragments) {
   }
 }
 
-TEST(StateFragment, NarrowRow_DoesNotFitAndIsSaidSo) {
-  EXPECT_TRUE(fragment_fits(13824, 128, 192));
-  EXPECT_FALSE(fragment_fits(13824, 20, 192));
-  EXPECT_FALSE(fragment_fits(512, 16, 16));
+TEST(StateFragment, RowAtItsCapacity_CarriesAllOfIt) {
+  const std::size_t capacity = fragment_capacity(192);
+  EXPECT_GT(capacity, 300u);
+  const auto share = random_bytes(capacity, 4);
+  StateFragment fragment = example(share);
+  fragment.payload_bytes = static_cast<std::uint32_t>(100 * capacity);
+  std::vector<HalfBits> row(192);
+  pack_fragment(fragment, row);
+  std::vector<std::uint8_t> bytes(row.size() * 2);
+  const auto back = unpack_fragment(row, bytes);
+  ASSERT_TRUE(back.has_value());
+  EXPECT_TRUE(std::equal(share.begin(), share.end(), back->share.begin(), back->share.end()));
 }
+
+TEST(StateFragment, NarrowRow_CarriesNothing) { EXPECT_EQ(fragment_capacity(16), 0u); }
 
 }  // namespace
 }  // namespace kvarn
