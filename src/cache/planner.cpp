@@ -135,7 +135,7 @@ void Planner::place_slice(const BatchMask& mask, std::uint32_t slice, std::span<
   const std::uint32_t index = mask.first_stream + slice;
   Stream& stream = map_.stream(index);
   if (cells.empty()) {
-    plan_.runs.push_back({slice, 0, mask.queries, {}, {}});
+    plan_.runs.push_back({slice, 0, mask.queries, 0, {}, {}});
     return;
   }
   for (const std::uint32_t cell : cells) marks_[index][cell] = epoch_ * 4 + kWaiting;
@@ -144,12 +144,20 @@ void Planner::place_slice(const BatchMask& mask, std::uint32_t slice, std::span<
     std::uint32_t before = query;  // the latest token of this micro-batch that this one sees
     while (before > 0 && row[cells[before - 1]] == kHidden) --before;
     const bool continues = before == query && query > 0;
-    if (!continues) plan_.runs.push_back({slice, query, 0, {}, {}});
+    if (!continues)
+      plan_.runs.push_back({slice, query, 0, before > 0 ? oldest_query(slice, before - 1) : query, {}, {}});
     ++plan_.runs.back().queries;
     const Parent parent =
         before > 0 ? Parent{true, stream.places[cells[before - 1]]} : newest_visible(index, row, mask.columns);
     place_token(index, cells[query], parent);
   }
+}
+
+std::uint32_t Planner::oldest_query(std::uint32_t slice, std::uint32_t query) const {
+  const auto holds = [&](const QueryRun& run) {
+    return run.slice == slice && query >= run.first_query && query - run.first_query < run.queries;
+  };
+  return std::find_if(plan_.runs.begin(), plan_.runs.end(), holds)->oldest_query;
 }
 
 bool Planner::stays(const Stream& stream, std::uint32_t cell, const Parent& parent) const {
@@ -353,7 +361,7 @@ void Planner::plan_run(const BatchMask& mask, QueryRun& run, std::span<const std
   }
   if (cells.empty()) return;
   note_growth(mask, run, cells);
-  choose_sealing(index, run, seen_rows, cells.subspan(run.first_query, run.queries));
+  choose_sealing(index, run, seen_rows, cells);
 }
 
 void Planner::note_growth(const BatchMask& mask, const QueryRun& run, std::span<const std::uint32_t> cells) {
@@ -383,8 +391,11 @@ void Planner::choose_sealing(std::uint32_t index, const QueryRun& run, std::span
     const Place at = stream.places[cell];
     return map_.tile_at(stream, at).start_rank + at.row;
   };
-  if (stream.windowed) return seal_passed(stream, rank_of(cells.front()));
-  const std::uint64_t rank = config_.seals_own_rows ? rank_of(cells.back()) + 1 : rank_of(cells.front());
+  // Sequences may come in turns, in many runs: what is due for all of them is what the first query has behind its tail.
+  const std::uint64_t first_rank = rank_of(cells[run.oldest_query]);
+  if (stream.windowed) return seal_passed(stream, first_rank);
+  const std::uint64_t rank =
+      config_.seals_own_rows ? rank_of(cells[run.first_query + run.queries - 1]) + 1 : first_rank;
   for (std::size_t listed = 0; listed < run.refs.size(); ++listed) {
     const TileRef& ref = stream.refs[run.refs[listed]];
     const bool seen_whole = seen_rows[listed] == map_.tile(ref.tile).used;

@@ -31,6 +31,8 @@ struct QueryRun {
   std::uint32_t slice = 0;
   std::uint32_t first_query = 0;
   std::uint32_t queries = 0;
+  std::uint32_t oldest_query =
+      0;  // the first of the micro-batch that its sequence has: of this run, or of one before it
   std::vector<std::uint32_t> refs;     // list entries of the stream, by rank
   std::vector<Visibility> visibility;  // [queries, refs]
 };
@@ -81,6 +83,8 @@ class Planner {
 
   bool all_placed_now(const BatchMask& mask, std::span<const std::uint32_t> cells) const;
   void place_slice(const BatchMask& mask, std::uint32_t slice, std::span<const std::uint32_t> cells);
+  // That of the run which this query of the slice belongs to.
+  std::uint32_t oldest_query(std::uint32_t slice, std::uint32_t query) const;
   void place_token(std::uint32_t index, std::uint32_t cell, const Parent& parent);
   bool stays(const Stream& stream, std::uint32_t cell, const Parent& parent) const;
   bool make_room_after(std::uint32_t index, Place parent);
@@ -94,7 +98,7 @@ class Planner {
   bool look_at_tiles(const BatchMask& mask, QueryRun& run, std::vector<std::uint32_t>& seen_rows);
   void map_missing(const BatchMask& mask, const QueryRun& run);
   void note_growth(const BatchMask& mask, const QueryRun& run, std::span<const std::uint32_t> cells);
-  // cells: where the tokens of the run are written.
+  // cells: where the tokens of the slice are written.
   void choose_sealing(std::uint32_t index, const QueryRun& run, std::span<const std::uint32_t> seen_rows,
                       std::span<const std::uint32_t> cells);
   // Seals old complete tiles of a sliding window's stream.

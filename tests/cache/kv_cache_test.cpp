@@ -60,6 +60,20 @@ TEST(SealRule, MicroBatch_SeesItsOwnRowsAndTheTailBeforeItExactly) {
   for (std::uint32_t cell = 0; cell < 64; ++cell) EXPECT_FALSE(exact(engine, cell)) << cell;
 }
 
+TEST(SealRule, MicroBatchOfInterleavedSequences_SeesTheTailBeforeItExactly) {
+  FakeEngine engine(config_of("k2v2", 16, 0, 32), 512, 2);
+  ASSERT_TRUE(engine.append(0, 100));
+  ASSERT_TRUE(engine.append(1, 100));
+  std::vector<int> in_turns;
+  for (int token = 0; token < 200; ++token) in_turns.push_back(token % 2);
+  ASSERT_TRUE(engine.decode(in_turns));
+  for (const int sequence : {0, 1}) {
+    const auto cells = engine.cells_of(sequence);
+    for (std::size_t rank = 0; rank < 64; ++rank) EXPECT_FALSE(exact(engine, cells[rank])) << rank;
+    for (std::size_t rank = 64; rank < 200; ++rank) EXPECT_TRUE(exact(engine, cells[rank])) << rank;
+  }
+}
+
 TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
   // A window of 64 tokens over 96 cells: old tokens are dropped one by one and their cells used again.
   FakeEngine engine(config_of("k2v2", 16, 0, 48), 96, 3);
