@@ -251,6 +251,7 @@ ggml_status shift(const ggml_tensor * node, PlainMode & plain) {
                                                       10000.0f, 1.0f, 0.0f, 1.0f, 0.0f, 0.0f);
         rotated->data = values->data;
         std::memcpy(rotated->op_params, node->op_params, sizeof(node->op_params));
+        rotated->flags = node->flags;  // says that it is to be computed
         ggml_tensor * nodes[] = {rotated};
         if (const ggml_status status = plain.compute(nodes); status != GGML_STATUS_SUCCESS) {
             result = status;
