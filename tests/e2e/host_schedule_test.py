@@ -25,10 +25,6 @@ def arguments(case, seed, steps):
     return ["--model", model, "--layout", layout, "--ubatch", ubatch, "--seed", seed, "--steps", steps, *more]
 
 
-def state_options(preset):
-    return [] if preset == "f16" else ["--no-states"]
-
-
 def expect_no_mismatch(paths, preset, *options, **settings):
     result, figures = schedule(paths, preset, *options, **settings)
     assert result.returncode == 0, result.stderr[-6000:]
@@ -39,7 +35,7 @@ def expect_no_mismatch(paths, preset, *options, **settings):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 @pytest.mark.parametrize("preset", PRESETS)
 def test_any_schedule_gives_the_hosts_rows_and_the_reference_attention(paths, preset, case):
-    expect_no_mismatch(paths, preset, *arguments(case, 1 + PRESETS.index(preset), 250), *state_options(preset))
+    expect_no_mismatch(paths, preset, *arguments(case, 1 + PRESETS.index(preset), 250))
 
 
 @pytest.mark.parametrize("preset, fault, check", [
@@ -54,11 +50,11 @@ def test_one_fault_is_noticed_by_each_check(paths, preset, fault, check):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_a_hundred_thousand_steps(paths, preset, case):
-    expect_no_mismatch(paths, preset, *arguments(case, 11, 100_000 // len(CASES)), *state_options(preset))
+    expect_no_mismatch(paths, preset, *arguments(case, 11, 100_000 // len(CASES)))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
 def test_two_thousand_steps_of_a_real_model(paths, preset):
     options = ["--model", paths.smollm2, "--layout", "unified", "--context", 2048, "--longest", 400, "--threads", 2, "--steps", 2000]
-    expect_no_mismatch(paths, preset, *options, "--watch-every", 8, *state_options(preset))
+    expect_no_mismatch(paths, preset, *options, "--watch-every", 8)

@@ -32,7 +32,7 @@ double row_bound(char bits) {
         case '3':
             return 0.075;
         default:
-            return 0.3;
+            return 0.47;
     }
 }
 
