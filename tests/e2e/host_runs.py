@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-THREADS = 2
+THREADS = int(os.environ.get("KVARN_TEST_THREADS", "2"))  # 1 on a machine that others keep busy: two would wait for each other
 
 
 def environment(paths, preset, **settings):

@@ -1,65 +1,113 @@
-"""The unmodified llama-server with the plugin: several slots at once, the same request again, a conversation that goes on."""
+"""The unmodified llama-server with the plugin: several slots at once, the same request again, slots that are saved, restored and erased."""
 
 import concurrent.futures
-import contextlib
-import json
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
+import dataclasses
 
-from host_runs import THREADS, environment
+import pytest
+
+from host_server import server
+
+PRESETS = ["f16", "k8v8", "k4v4", "k2v2"]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """Texts of one conversation: how it begins, how it goes on, and another one. Answers are shorter than the exact tail."""
+    start: str
+    longer: str
+    other: str
+    settings: dict
+    tokens: int = 32
 
 
-@contextlib.contextmanager
-def server(paths, preset, log):
-    """Base address of a running server; it ends with the block."""
-    port = free_port()
-    command = [paths.engine_bin / "llama-server", "-m", paths.smollm2, "-c", 8192, "-np", 4, "-t", THREADS, "--host", "127.0.0.1",
-               "--port", port, "--no-webui"]
-    with open(log, "w", encoding="utf-8") as out:
-        process = subprocess.Popen([str(part) for part in command], env=environment(paths, preset), stdout=out, stderr=out)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until_ready(address, process, log)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
+@pytest.fixture(name="small_tiles", scope="module")
+def fixture_small_tiles(paths):
+    """About 250 tokens, then 450: most of their tiles are sealed."""
+    text = paths.text.read_text()
+    start = text[40_000:41_000]
+    return Script(start, start + text[320_000:320_900], text[160_000:161_000], {"tile": 32, "sink": 32, "tail": 64})
 
 
-def wait_until_ready(address, process, log):
-    for _ in range(600):
-        assert process.poll() is None, open(log, encoding="utf-8").read()[-2000:]
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            with urllib.request.urlopen(address + "/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        time.sleep(0.2)
-    raise AssertionError("the server did not become ready")
+@pytest.fixture(name="large_tiles", scope="module")
+def fixture_large_tiles(paths):
+    """About 600 tokens, then 1,000, with the plugin's own sink, tail and tile."""
+    text = paths.text.read_text()
+    start = text[40_000:42_600]
+    return Script(start, start + text[320_000:321_700], text[160_000:166_000], {}, tokens=64)
 
 
-def complete(address, prompt, tokens=24):
-    body = json.dumps({"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True}).encode()
-    request = urllib.request.Request(address + "/completion", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=600) as answer:
-        return json.load(answer)["content"]
+def ok(reply):
+    status, body = reply
+    assert status == 200, body
+    return body
 
 
-def answers(paths, preset, prompts, log):
+@dataclasses.dataclass
+class Conversation:
+    """The requests of a script, one at a time, all of them greedy."""
+    running: object
+    script: Script
+
+    def start(self, slot):
+        return self.running.complete(self.script.start, self.script.tokens, slot)
+
+    def longer(self, slot):
+        return self.running.complete(self.script.longer, self.script.tokens, slot)
+
+    def other(self, slot):
+        return self.running.complete(self.script.other, self.script.tokens, slot)
+
+
+def check_one_client(paths, preset, script, folder):
+    """Whatever happened to a slot in between, the same request on the same state has the same answer.
+
+    A prompt read from its start and one whose last token alone is read again are micro-batches of different sizes, which the
+    host itself rounds differently: they are compared like with like.
+    """
+    with server(paths, preset, folder, **script.settings) as running:
+        talk = Conversation(running, script)
+        cold, warm = talk.start(0), talk.start(0)
+        assert talk.start(0) == warm, "repeated"
+        ok(running.slot(0, "erase"))
+        assert talk.start(0) == cold, "erased and read again"
+        assert talk.start(0) == warm, "repeated after the erase"
+        saved = ok(running.slot(0, "save"))
+        assert talk.start(0) == warm, "after the save"
+        longer = talk.longer(0)
+        other = talk.other(0)  # the slot's cells are written anew
+        assert ok(running.slot(0, "restore"))["n_restored"] == saved["n_saved"]
+        assert talk.start(0) == warm, "restored"
+        assert talk.longer(0) == longer, "goes on after the restore as after the save"
+        assert talk.other(3) == other, "in another slot"
+        ok(running.slot(2, "restore"))
+        assert talk.start(2) == warm, "restored into another slot, among others' cells"
+        assert talk.longer(2) == longer, "goes on in another slot"
+        assert talk.other(3) == talk.other(3), "the neighbour did not change"
+    with server(paths, preset, folder, **script.settings) as running:
+        talk = Conversation(running, script)
+        ok(running.slot(1, "restore"))
+        assert talk.start(1) == warm, "restored in another process"
+        assert talk.longer(1) == longer, "goes on in another process"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_one_client_gets_the_same_answers_after_save_restore_and_erase(paths, preset, small_tiles, tmp_path):
+    check_one_client(paths, preset, small_tiles, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("preset", PRESETS)
+def test_one_client_gets_the_same_answers_with_tiles_of_128_tokens(paths, preset, large_tiles, tmp_path):
+    check_one_client(paths, preset, large_tiles, tmp_path)
+
+
+def answers(paths, preset, prompts, folder):
     """Texts of the prompts one after the other, the same again, and all at once."""
-    with server(paths, preset, log) as address:
-        first = [complete(address, prompt) for prompt in prompts]
-        again = [complete(address, prompt) for prompt in prompts]
+    with server(paths, preset, folder) as running:
+        first = [running.complete(prompt).text for prompt in prompts]
+        again = [running.complete(prompt).text for prompt in prompts]
         with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
-            together = list(pool.map(lambda prompt: complete(address, prompt), prompts))
+            together = list(pool.map(lambda prompt: running.complete(prompt).text, prompts))
     return first, again, together
 
 
@@ -71,7 +119,7 @@ def differences(runs):
 def test_slots_and_repeats_differ_no_more_often_than_the_host(paths, tmp_path):
     text = paths.text.read_text()
     prompts = [text[start:start + 1600] for start in (40_000, 160_000, 320_000, 480_000)]
-    host = answers(paths, None, prompts, tmp_path / "host.log")
-    ours = answers(paths, "k4v4", prompts, tmp_path / "ours.log")
+    host = answers(paths, None, prompts, tmp_path)
+    ours = answers(paths, "k4v4", prompts, tmp_path)
     assert differences(ours) <= differences(host), (host, ours)
     assert all(ours[0]), "every answer has text"
