@@ -92,12 +92,15 @@ def answer(reply):
 
 
 @contextlib.contextmanager
-def server(paths, preset, folder, *options, **settings):
-    """A server that ends with the block: 4 slots over 8,192 tokens unless the options say otherwise. preset None: without the plugin."""
+def server(paths, preset, folder, *options, wrapper=(), **settings):
+    """A server that ends with the block: 4 slots over 8,192 tokens unless the options say otherwise. preset None: without the plugin.
+
+    wrapper: a command that starts the one behind it, for limits that the server alone is to have.
+    """
     folder.mkdir(exist_ok=True)
     port = free_port()
     log = folder / f"{preset or 'host'}-{port}.log"
-    command = [paths.engine_bin / "llama-server", "-m", paths.smollm2, "-c", 8192, "-np", 4, "-t", THREADS, "--host", "127.0.0.1",
+    command = [*wrapper, paths.engine_bin / "llama-server", "-m", paths.smollm2, "-c", 8192, "-np", 4, "-t", THREADS, "--host", "127.0.0.1",
                "--port", port, "--no-webui", "--slot-save-path", folder, *options]
     with open(log, "w", encoding="utf-8") as out:
         process = subprocess.Popen([str(part) for part in command], env=environment(paths, preset, **settings), stdout=out, stderr=out)
