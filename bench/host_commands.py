@@ -18,14 +18,19 @@ def path(name):
     return value
 
 
-def run(command, preset=None, **settings):
-    """Runs a host program (without the plugin if preset is None) and returns its output; one error line and exit if it fails."""
+def environment(preset, **settings):
+    """The environment of a host program; preset None runs it without the plugin."""
     variables = {name: value for name, value in os.environ.items()
                  if name not in ("GGML_BACKEND_PATH", "KVARN_PRESET", "KVARN_SINK", "KVARN_TAIL", "KVARN_LEVEL", "KVARN_CODEC")}
     if preset is not None:
         variables.update(GGML_BACKEND_PATH=path("KVARN_PLUGIN"), KVARN_PRESET=preset)
         variables.update({"KVARN_" + name.upper(): str(value) for name, value in settings.items()})
-    result = subprocess.run([str(part) for part in command], env=variables, text=True, capture_output=True, check=False,
+    return variables
+
+
+def run(command, preset=None, **settings):
+    """Runs a host program (without the plugin if preset is None) and returns its output; one error line and exit if it fails."""
+    result = subprocess.run([str(part) for part in command], env=environment(preset, **settings), text=True, capture_output=True, check=False,
                             stdin=subprocess.DEVNULL)
     if result.returncode != 0:
         last = (result.stderr or result.stdout).strip().splitlines()[-1:]

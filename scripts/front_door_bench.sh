@@ -9,8 +9,9 @@ command_bench() {
     encode | steps) measure_part "$what" "$@" ;;
     e2e) run_measurement e2e.py "llama-bench llama-batched-bench" "$@" ;;
     memory) run_measurement memory.py "" "$@" ;;
+    park) run_measurement park.py llama-server "$@" ;;
     *) fail "unknown measurement '$what'" \
-      "./kvarn bench attention, encode, steps, e2e or memory; --help after it lists the options" ;;
+      "./kvarn bench attention, encode, steps, e2e, memory or park; --help after it lists the options" ;;
   esac
 }
 

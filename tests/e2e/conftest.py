@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import sys
 import types
 
 import pytest
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "bench"))  # server_process.py
 
 VARIABLES = {
     "root": "KVARN_ROOT",              # this repository

@@ -1,25 +1,11 @@
 """A running llama-server of the unmodified host, with the plugin or without, and the requests that tests make of it."""
 
-import contextlib
 import dataclasses
 import http.client
 import json
-import pathlib
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 
 from host_runs import THREADS, environment
-
-REQUEST_SECONDS = 600
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from server_process import REQUEST_SECONDS, ServerProcess, server_process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,23 +16,8 @@ class Answer:
     gaps: tuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """One server process at `address`, which writes its output to `log` and its slots to `slot_folder`."""
-    port: int
-    process: subprocess.Popen
-    log: pathlib.Path
-    slot_folder: pathlib.Path
-
-    def post(self, path, body):
-        """Status and JSON of the reply; a status that is no success is no exception."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as reply:
-                return reply.status, json.load(reply)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+class Server(ServerProcess):
+    """A server process and its greedy answers."""
 
     def complete(self, prompt, tokens=24, slot=-1):
         """The greedy answer to a prompt; the slot keeps what it has of the prompt from earlier requests."""
@@ -69,16 +40,8 @@ class Server:
         """Status and reply of a save, restore or erase of a slot."""
         return self.post(f"/slots/{number}?action={action}", {"filename": name})
 
-    def resident_mib(self):
-        """Anonymous resident memory of the process: without the files it maps."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:"))) / 1024
-
-    def is_alive(self):
-        return self.process.poll() is None
-
     def last_words(self):
-        return self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        return self.output()[-3000:]
 
 
 def completion(prompt, tokens, slot):
@@ -91,34 +54,11 @@ def answer(reply):
     return Answer(reply["content"], tuple(step["id"] for step in steps), tuple(top[0] - top[1] for top in tops))
 
 
-@contextlib.contextmanager
 def server(paths, preset, folder, *options, wrapper=(), **settings):
-    """A server that ends with the block: 4 slots over 8,192 tokens unless the options say otherwise. preset None: without the plugin.
+    """A server that ends with the block: 4 slots over 8,192 tokens unless the options say otherwise; its slot files are in `folder`.
 
-    wrapper: a command that starts the one behind it, for limits that the server alone is to have.
+    preset None: without the plugin. wrapper: a command that starts the one behind it, for limits that the server alone is to have.
     """
-    folder.mkdir(exist_ok=True)
-    port = free_port()
-    log = folder / f"{preset or 'host'}-{port}.log"
-    command = [*wrapper, paths.engine_bin / "llama-server", "-m", paths.smollm2, "-c", 8192, "-np", 4, "-t", THREADS, "--host", "127.0.0.1",
-               "--port", port, "--no-webui", "--slot-save-path", folder, *options]
-    with open(log, "w", encoding="utf-8") as out:
-        process = subprocess.Popen([str(part) for part in command], env=environment(paths, preset, **settings), stdout=out, stderr=out)
-        running = Server(port, process, log, folder)
-        try:
-            wait_until_ready(running)
-            yield running
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def wait_until_ready(running):
-    for _ in range(600):
-        assert running.is_alive(), running.last_words()
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/health", timeout=5) as reply:
-                if reply.status == 200:
-                    return
-        time.sleep(0.1)
-    raise AssertionError("the server did not become ready")
+    command = [*wrapper, paths.engine_bin / "llama-server", "-m", paths.smollm2, "-c", 8192, "-np", 4, "-t", THREADS,
+               "--slot-save-path", folder, *options]
+    return server_process(command, environment(paths, preset, **settings), folder, Server)
