@@ -1,8 +1,9 @@
 """Many contexts that stay in the cache of one llama-server: what they take, how fast each goes on, how many fit under a limit.
 
 Parked: every context is read into a slot of its own, then all are resumed in turn, some times over, with a few tokens more. Memory is the
-growth of the process's anonymous resident memory; of the host without the plugin, which touches the memory of the whole cache when it
-starts, that cache is added. Under a limit: as many contexts as fit into it are read and then all decode at once.
+growth of the process's anonymous resident memory from the first context to the last, and a share of it for the first one, which also
+brings the engine's buffers of working memory. The host without the plugin touches the memory of the whole cache when it starts: what its
+log says of that is added. Under a limit: as many contexts as fit into it are read and then all decode at once.
 Both caches run the same script on the same server options.
 """
 
@@ -18,8 +19,9 @@ from host_commands import environment, path, table, write_json
 from server_process import server_process
 
 HOST = "host f16"
-MORE = " And then"  # what a resumed context is asked to go on from
-ROOM_TOKENS = 128   # of a slot, beside its prompt
+MORE = " And then"   # what a resumed context is asked to go on from
+ROOM_TOKENS = 128    # of a slot, beside its prompt
+SAMPLE_CONTEXTS = 3  # that tell what one takes
 
 
 def prompts(options, count, tokens):
@@ -35,7 +37,7 @@ def start(options, name, contexts, tokens, folder):
     layout = "--kv-unified" if options.unified else "--no-kv-unified"
     cells = -(-(tokens + ROOM_TOKENS) // 256) * 256  # of one slot, as the host rounds them
     command = [os.path.join(path("KVARN_ENGINE_BIN"), "llama-server"), "-m", options.model, "-t", options.threads, "-np", contexts,
-               "-c", cells * contexts, "--cache-ram", 0, layout]
+               "-c", cells * contexts, "--cache-ram", 0, "--log-verbosity", 4, layout]
     return server_process(command, environment(None if name == HOST else name), folder)
 
 
@@ -55,16 +57,20 @@ def preallocated_mib(running):
 
 
 def park(options, name, contexts, tokens):
+    """At least two contexts."""
     texts = prompts(options, contexts, tokens)
     with tempfile.TemporaryDirectory() as folder, start(options, name, contexts, tokens, folder) as running:
-        before = running.resident_mib() - preallocated_mib(running)
-        read = sum(ask(running, text, slot, 1)[1]["prompt_n"] for slot, text in enumerate(texts))
+        read, first = 0, 0.0
+        for slot, text in enumerate(texts):
+            read += ask(running, text, slot, 1)[1]["prompt_n"]
+            first = first or running.resident_mib()
         resumed = []
         for turn in range(options.turns):
             for slot, text in enumerate(texts):
                 resumed.append(ask(running, text + MORE * (turn + 1), slot, options.answer)[0])
-        return {"cache": name, "contexts": contexts, "tokens": read, "cache_mib": running.resident_mib() - before,
-                "resume_seconds": statistics.median(resumed), "resume_seconds_all": resumed}
+        cache = preallocated_mib(running) + (running.resident_mib() - first) * contexts / (contexts - 1)
+    return {"cache": name, "contexts": contexts, "tokens": read, "cache_mib": cache, "resume_seconds": statistics.median(resumed),
+            "resume_seconds_all": resumed}
 
 
 def under_limit(options, name, context_mib):
@@ -105,8 +111,8 @@ def limit_rows(options, names):
     results = []
     host = None
     for name in [HOST, *names]:
-        one = park(options, name, 1, options.limit_tokens)
-        result = under_limit(options, name, one["cache_mib"])
+        few = park(options, name, SAMPLE_CONTEXTS, options.limit_tokens)
+        result = under_limit(options, name, few["cache_mib"] / SAMPLE_CONTEXTS)
         host = host or result
         rows.append([name, f"{result['contexts']} ({result['contexts'] / host['contexts']:.1f}x)", f"{result['tokens_per_second']:.1f}",
                      f"{result['tokens_per_second'] / host['tokens_per_second']:.2f}", f"{result['p50_ms']:.1f}", f"{result['p99_ms']:.1f}"])
