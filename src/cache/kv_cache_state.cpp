@@ -24,9 +24,10 @@ void KvCache::read_state_rows(StoreId id, std::uint32_t stream, std::uint32_t fi
 Status KvCache::write_state_row(StoreId id, std::uint32_t stream, std::uint32_t cell, const HalfBits* values) {
   if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
   save_.end();
-  if (!restore_.goes_on(id, stream)) {
+  if (!restore_.goes_on(id, stream, cell)) {
     const Status status = settle_restore();
     restore_.begin(id, stream);
+    map_.stream(stream).restore_at = Place{};  // the first row starts a tile
     if (status != Status::kOk) return status;
   }
   // The token that had this cell is no more: rows of it in other stores are not worth carrying along.

@@ -17,6 +17,7 @@ void StateLayout::add_row(std::uint32_t token, std::uint32_t tile, std::uint16_t
 
 std::vector<std::uint8_t> StateLayout::bytes() const {
   std::vector<std::uint8_t> out;
+  put_value(out, tokens);
   put_value(out, static_cast<std::uint32_t>(tiles.size()));
   for (const SavedTile& tile : tiles) put_value(out, tile);
   for (const SavedRun& run : runs) put_value(out, run);
@@ -24,9 +25,10 @@ std::vector<std::uint8_t> StateLayout::bytes() const {
 }
 
 std::optional<StateLayout> StateLayout::parse(std::span<const std::uint8_t> bytes) {
-  std::uint32_t count = 0;
-  if (!take_value(bytes, count) || count > bytes.size() / sizeof(SavedTile)) return std::nullopt;
   StateLayout layout;
+  std::uint32_t count = 0;
+  if (!take_value(bytes, layout.tokens) || !take_value(bytes, count) || count > bytes.size() / sizeof(SavedTile))
+    return std::nullopt;
   layout.tiles.resize(count);
   for (SavedTile& tile : layout.tiles) take_value(bytes, tile);
   if (bytes.size() % sizeof(SavedRun) != 0) return std::nullopt;

@@ -30,6 +30,7 @@ struct SavedRun {
 };
 
 struct StateLayout {
+  std::uint32_t tokens = 0;  // in the save
   std::vector<SavedTile> tiles;
   std::vector<SavedRun> runs;
 

@@ -139,13 +139,16 @@ void StateRestore::read_payload(std::size_t index, RestorePlan& plan) {
 }
 
 void StateRestore::read_layout(const StateLayout& layout, RestorePlan& plan) {
+  if (layout.tokens > cells_.size()) return;
+  // What came before the tokens of the save is left of a restore that the engine gave up.
+  const std::span<const std::uint32_t> cells = std::span(cells_).last(layout.tokens);
   std::map<std::uint32_t, std::vector<RestorePlan::Row>> rows;  // by tile number
   std::size_t count = 0;
   for (const SavedRun& run : layout.runs) {
     count += run.count;
-    if (count > cells_.size() || std::size_t{run.first_token} + run.count > cells_.size()) return;
+    if (count > cells.size() || std::size_t{run.first_token} + run.count > cells.size()) return;
     for (std::uint32_t at = 0; at < run.count; ++at) {
-      rows[run.tile].push_back({cells_[run.first_token + at], static_cast<std::uint16_t>(run.first_row + at)});
+      rows[run.tile].push_back({cells[run.first_token + at], static_cast<std::uint16_t>(run.first_row + at)});
     }
   }
   for (const SavedTile& saved : layout.tiles) (void)tile_at(plan, saved, rows[saved.number]);

@@ -59,9 +59,11 @@ class StateRestore {
 
   bool is_open() const { return is_open_; }
   std::uint32_t stream() const { return stream_; }
-  // True if a row of this store can be part of the restore that is open.
-  bool goes_on(std::uint32_t store, std::uint32_t stream) const {
-    return is_open_ && stream == stream_ && (store != first_store_ || store == last_store_);
+  // True if this row can be part of the restore that is open. The first store comes once, each of its cells once: after
+  // a restore that the engine gave up, another one begins.
+  bool goes_on(std::uint32_t store, std::uint32_t stream, std::uint32_t cell) const {
+    const bool is_first = store == first_store_;
+    return is_open_ && stream == stream_ && (!is_first || (store == last_store_ && is_planned_.count(cell) == 0));
   }
   void begin(std::uint32_t store, std::uint32_t stream);
   // Notes a row of a store that goes_on(). True if its cell has not been seen in this restore.

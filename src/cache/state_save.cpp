@@ -130,6 +130,7 @@ void StateSave::fill_side_channel(std::uint32_t second_store) {
   const Stream& stream = map_.stream(stream_);
   const RowStore& first = stores_[first_store_];
   StateLayout layout;
+  layout.tokens = tokens_;
   std::vector<std::uint8_t> rest;
   std::vector<bool> is_laid_out(ref_of_number_.size());
   for (std::uint32_t number = 0; number < ref_of_number_.size(); ++number) {

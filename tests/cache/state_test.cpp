@@ -109,6 +109,40 @@ TEST(State, RestoredOverItself_IsTheSameSequence) {
   EXPECT_EQ(engine.mismatches(), 0u);
 }
 
+TEST(State, RestoreThatIsGivenUp_LeavesNothingForTheNextOne) {
+  FakeEngine source(wide_tiles("k4v4"), kCells, 14);
+  use_text(source);
+  append_together(source, 400);
+  const FakeEngine::SavedState saved = source.save(0);
+  for (const std::size_t rows : {1u, 170u, 400u, 401u, 900u, 1599u}) {
+    SCOPED_TRACE(rows);
+    FakeEngine target(wide_tiles("k4v4"), kCells, 15);
+    use_text(target);
+    ASSERT_TRUE(target.append(1, 33, FakeEngine::Check::kOff));
+    ASSERT_TRUE(target.restore(saved, 0, rows));
+    ASSERT_TRUE(target.restore(saved, 0));
+    expect_same_sequence(target, source);
+    ASSERT_TRUE(target.restore(saved, 0, rows));
+    ASSERT_TRUE(target.append(2, 20, FakeEngine::Check::kOff));  // other cells for the next one
+    ASSERT_TRUE(target.restore(saved, 0));
+    expect_same_sequence(target, source);
+  }
+}
+
+TEST(State, ShortRestoreAfterOneThatWasGivenUp_StartsATileOfItsOwn) {
+  FakeEngine source(wide_tiles("k4v4"), kCells, 16);
+  use_text(source);
+  append_singly(source, 0, 100);
+  const FakeEngine::SavedState saved = source.save(0);
+  FakeEngine target(wide_tiles("k4v4"), kCells, 17);
+  use_text(target);
+  ASSERT_TRUE(target.restore(saved, 0, 170));
+  ASSERT_TRUE(target.append(2, 20, FakeEngine::Check::kOff));
+  ASSERT_TRUE(target.restore(saved, 0));
+  for (FakeEngine* engine : {&source, &target}) append_singly(*engine, 0, 200);
+  expect_same_sequence(target, source);
+}
+
 TEST(State, SavedTwice_GivesTheSameRows) {
   FakeEngine engine(small_tiles("k4v4"), kCells, 4);
   append_together(engine, 100);
