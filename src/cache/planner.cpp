@@ -193,6 +193,32 @@ void Planner::place_token(std::uint32_t index, std::uint32_t cell, const Parent&
   map_.put(stream, cell, place);
 }
 
+// They keep their rows, and so their rank: the tile they go to stays incomplete, and exact.
+void Planner::move_rows(std::uint32_t index, std::uint32_t ref, std::uint32_t first_row) {
+  Stream& stream = map_.stream(index);
+  const TileId from = stream.refs[ref].tile;
+  Place to;
+  for (std::uint32_t row = first_row; row < map_.tile(from).used; ++row) {
+    const std::uint32_t cell = stream.refs[ref].cells[row];
+    if (cell == TileView::kNoCell) continue;
+    map_.remove(stream, cell);
+    if (waiting(index, cell)) continue;
+    if (!to) {
+      to = map_.add_tile(stream);
+      Tile& tile = map_.tile_at(stream, to);
+      const Tile& source = map_.tile(from);
+      tile.start_rank = source.start_rank;
+      tile.ranked = source.ranked;
+      tile.used = source.used;
+      tile.parent_serial = source.parent_serial;
+      tile.parent_tile = source.parent_tile;
+      tile.parent_row = source.parent_row;
+    }
+    map_.put(stream, cell, Place{to.ref_plus_one, row});
+    moves_.push_back({from, row, stream.refs[to.ref()].tile, row});
+  }
+}
+
 bool Planner::make_room_after(std::uint32_t index, Place parent) {
   Stream& stream = map_.stream(index);
   const std::uint32_t next = parent.row + 1;
@@ -207,19 +233,8 @@ bool Planner::make_room_after(std::uint32_t index, Place parent) {
     const std::uint32_t follower = stream.refs[parent.ref()].cells[next];
     if (follower != TileView::kNoCell && !waiting(index, follower)) return false;
   }
-  const TileId from = stream.refs[parent.ref()].tile;
-  const std::uint32_t used = map_.tile(from).used;
-  for (std::uint32_t row = next; row < used; ++row) {
-    const std::uint32_t cell = stream.refs[parent.ref()].cells[row];
-    if (cell == TileView::kNoCell) continue;
-    if (waiting(index, cell)) {
-      map_.remove(stream, cell);
-      continue;
-    }
-    const Place to = place_unseen(stream, cell);
-    moves_.push_back({from, row, stream.refs[to.ref()].tile, to.row});
-  }
-  map_.tile(from).used = next + 1;
+  move_rows(index, parent.ref(), next);
+  map_.tile_at(stream, parent).used = next + 1;
   return true;
 }
 

@@ -88,6 +88,9 @@ class Planner {
   void place_token(std::uint32_t index, std::uint32_t cell, const Parent& parent);
   bool stays(const Stream& stream, std::uint32_t cell, const Parent& parent) const;
   bool make_room_after(std::uint32_t index, Place parent);
+  // Takes the rows from `first_row` on out of a tile; those of cells that do not wait for a token go to a tile of their
+  // own.
+  void move_rows(std::uint32_t index, std::uint32_t ref, std::uint32_t first_row);
   Parent newest_visible(std::uint32_t index, const HalfBits* mask, std::uint32_t columns);
   void rank_visible(std::uint32_t index, const HalfBits* mask, std::uint32_t columns);
   bool waiting(std::uint32_t stream, std::uint32_t cell) const;

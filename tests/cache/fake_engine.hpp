@@ -96,6 +96,8 @@ class FakeEngine {
     for (; count > 0 && !cells.empty(); --count, cells.pop_back()) release(sequence, cells.back());
   }
   void drop_oldest(int sequence) { release(sequence, cells_of(sequence).front()); }
+  // Frees the token at one place of a sequence, counted from its start.
+  void drop(int sequence, std::size_t rank) { release(sequence, cells_of(sequence)[rank]); }
   void remove(int sequence) {
     for (const std::uint32_t cell : cells_of(sequence)) release(sequence, cell);
   }

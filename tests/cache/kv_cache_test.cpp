@@ -74,6 +74,22 @@ TEST(SealRule, MicroBatchOfInterleavedSequences_SeesTheTailBeforeItExactly) {
   }
 }
 
+TEST(SealRule, RowsThatAnotherSequencesCutMoved_KeepTheirRank) {
+  FakeEngine engine(config_of("k2v2", 16, 0, 16), 256, 5);
+  ASSERT_TRUE(engine.append(0, 32));
+  engine.fork(0, 1);
+  engine.roll_back(0, 22);
+  engine.drop(1, 10);
+  ASSERT_TRUE(
+      engine.decode({2, 0}));  // the cell that was freed, in the middle of the tile that both share, goes to another
+  for (int token = 0; token < 40; ++token) {
+    ASSERT_TRUE(engine.append(1, 1));
+    const auto cells = engine.cells_of(1);
+    for (std::size_t at = cells.size() - 16; at < cells.size(); ++at) EXPECT_TRUE(exact(engine, cells[at])) << at;
+  }
+  EXPECT_EQ(engine.mismatches(), 0u);
+}
+
 TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
   // A window of 64 tokens over 96 cells: old tokens are dropped one by one and their cells used again.
   FakeEngine engine(config_of("k2v2", 16, 0, 48), 96, 3);
