@@ -27,6 +27,11 @@ std::size_t CellMap::bytes() const {
   return total;
 }
 
+std::size_t CellMap::bytes_of(std::uint64_t tokens, std::uint32_t tile_tokens) {
+  const std::uint64_t tiles = (tokens + tile_tokens - 1) / tile_tokens;
+  return tiles * (sizeof(Tile) + sizeof(TileRef) + tile_tokens * (sizeof(std::uint32_t) + sizeof(Place)));
+}
+
 TileId CellMap::new_tile() {
   TileId id;
   if (free_tiles_.empty()) {

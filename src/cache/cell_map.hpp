@@ -104,6 +104,8 @@ class CellMap {
   std::uint64_t version() const;
   std::uint64_t live_cells() const { return live_cells_; }
   std::size_t bytes() const;
+  // The same for one sequence of so many tokens, all of which have a cell.
+  static std::size_t bytes_of(std::uint64_t tokens, std::uint32_t tile_tokens);
 
   // Puts a cell into a row of a listed tile; the row must be free and the cell nowhere.
   void put(Stream& stream, std::uint32_t cell, Place place);

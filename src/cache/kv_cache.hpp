@@ -52,6 +52,8 @@ struct HeadCounts {
 
 class KvCache {
  public:
+  static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
+
   // Cells are numbered from 0 in every stream. The configuration must be valid.
   KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells);
 
@@ -113,8 +115,6 @@ class KvCache {
   CacheAccount account() const;
 
  private:
-  static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
-
   // True if a placed cell's row can be written where it is.
   bool takes_row(StoreId store, std::uint32_t stream, std::uint32_t cell) const;
   // Where a cell's row can be written: its place, or a new one if its tile is shared, sealed or about to be.

@@ -18,6 +18,14 @@ std::byte* decode_scratch(std::size_t bytes) {
 
 }  // namespace
 
+QueryShape query_shape(const CacheConfig& config, std::uint32_t kv_heads, std::uint32_t heads, std::uint32_t dim) {
+  QueryShape shape{config.tile_tokens, kv_heads, heads / kv_heads, dim, 1};
+  const std::size_t head_bytes = record_bytes(tile_shape(Side::kKey, config.tile_tokens, dim, config.k_bits)) +
+                                 record_bytes(tile_shape(Side::kValue, config.tile_tokens, dim, config.v_bits));
+  while (QueryHistory::bytes_of(shape) * 64 > head_bytes * kv_heads * shape.period) shape.period *= 2;
+  return shape;
+}
+
 RowStore::RowStore(Side side, std::uint32_t layer, std::uint32_t row_values, const CacheConfig& config,
                    SlabPool* blocks)
     : side_(side), layer_(layer), row_values_(row_values), config_(config), blocks_(blocks) {}
@@ -37,13 +45,10 @@ void RowStore::set_heads(std::uint32_t dim, SlabPool* records) {
   }
 }
 
-// The period keeps histories below 1/64 of the records that lie between them, with a V as wide as this K.
 void RowStore::set_query_heads(std::uint32_t heads) {
-  group_ = heads / (row_values_ / dim_);
-  const TileShape values = tile_shape(Side::kValue, config_.tile_tokens, dim_, config_.v_bits);
-  const std::size_t tile_bytes = records_bytes() + record_bytes(values) * (row_values_ / dim_);
-  query_period_ = 1;
-  while (QueryHistory::bytes_of(query_shape()) * 64 > tile_bytes * query_period_) query_period_ *= 2;
+  const QueryShape shape = kvarn::query_shape(config_, row_values_ / dim_, heads, dim_);
+  group_ = shape.group;
+  query_period_ = shape.period;
 }
 
 RowStore::TileData& RowStore::data(TileId tile) {

@@ -17,6 +17,10 @@ namespace kvarn {
 
 using TileId = std::uint32_t;
 
+// The queries that a layer of keys is to keep, `heads` of them reading its KV heads. How rarely tiles contribute keeps
+// histories below 1/64 of the records that lie between them, with a V as wide as this K.
+QueryShape query_shape(const CacheConfig& config, std::uint32_t kv_heads, std::uint32_t heads, std::uint32_t dim);
+
 class RowStore {
  public:
   // row_values: KV heads x head dimension. The pools are shared with other stores and must outlive this one.

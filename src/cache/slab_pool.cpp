@@ -14,11 +14,19 @@ constexpr std::size_t kSlabTargetBytes = std::size_t{256} << 10;
 
 std::size_t round_up(std::size_t value, std::size_t to) { return (value + to - 1) / to * to; }
 
+std::size_t slots_of_slab(std::size_t stride) { return std::max<std::size_t>(1, kSlabTargetBytes / stride); }
+
 }  // namespace
 
 SlabPool::SlabPool(std::size_t slot_bytes) : slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
-  slots_per_slab_ = static_cast<std::uint32_t>(std::max<std::size_t>(1, kSlabTargetBytes / stride_));
+  slots_per_slab_ = static_cast<std::uint32_t>(slots_of_slab(stride_));
   slab_bytes_ = round_up(stride_ * slots_per_slab_, kPageBytes);
+}
+
+std::size_t SlabPool::taken_bytes(std::size_t slot_bytes, std::size_t slots) {
+  const std::size_t stride = round_up(slot_bytes, 64);
+  const std::size_t per_slab = slots_of_slab(stride);
+  return slots / per_slab * round_up(per_slab * stride, kPageBytes) + round_up(slots % per_slab * stride, kPageBytes);
 }
 
 SlabPool::SlabPool(SlabPool&& other) noexcept

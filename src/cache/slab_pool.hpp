@@ -22,6 +22,9 @@ class SlabPool {
   std::size_t used_bytes() const { return used_slots_ * slot_bytes_; }
   std::size_t taken_bytes() const { return resident_pages_ * kPageBytes; }  // from the system, in whole pages
 
+  // taken_bytes() of a pool that was given so many slots and has lost none.
+  static std::size_t taken_bytes(std::size_t slot_bytes, std::size_t slots);
+
   // A zeroed slot, or nullptr when the system has no memory.
   std::byte* allocate();
   // Gives a slot back; nullptr is allowed.
