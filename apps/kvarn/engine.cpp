@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -18,6 +19,8 @@ namespace {
 struct LogState {
   bool verbose = false;
   bool show_notices = true;
+  bool sums_compute_buffers = false;
+  double compute_mebibytes = 0.0;
   std::string first_error;  // since it was last taken; the first one is the cause, the later ones are its consequences
 };
 LogState& log_state() {
@@ -29,12 +32,20 @@ bool is_ours(std::string_view line) {
   return line.find("kvarn") != std::string_view::npos || line.find("KVarN") != std::string_view::npos;
 }
 
+// "...: NAME compute buffer size = 12.34 MiB"
+double compute_mebibytes_in(std::string_view line) {
+  constexpr std::string_view kKey = "compute buffer size =";
+  const std::size_t at = line.find(kKey);
+  return at == std::string_view::npos ? 0.0 : std::strtod(line.data() + at + kKey.size(), nullptr);
+}
+
 void on_log(ggml_log_level level, const char* text, void*) {
   LogState& state = log_state();
   const std::string_view line(text);
   if (level == GGML_LOG_LEVEL_ERROR && state.first_error.empty()) {
     state.first_error = line.substr(0, line.find('\n'));
   }
+  if (state.sums_compute_buffers) state.compute_mebibytes += compute_mebibytes_in(line);
   const bool is_our_notice =
       level >= GGML_LOG_LEVEL_WARN && level != GGML_LOG_LEVEL_CONT && is_ours(line) && state.show_notices;
   if (state.verbose || is_our_notice) {
@@ -51,6 +62,16 @@ std::string take_backend_path() {
     return kept;
   }();
   return path;
+}
+
+ggml_kvarn_settings plugin_settings(const CacheSettings& settings) {
+  const auto text = [](const std::string& value) { return value.empty() ? nullptr : value.c_str(); };
+  return {.struct_size = sizeof(ggml_kvarn_settings),
+          .preset = text(settings.preset),
+          .level = text(settings.level),
+          .codec = text(settings.codec),
+          .sink_tokens = settings.sink_tokens,
+          .tail_tokens = settings.tail_tokens};
 }
 
 }  // namespace
@@ -84,22 +105,48 @@ void Engine::load_plugin() {
   }
 }
 
-void Engine::configure(const CacheSettings& settings) const {
-  const auto configure = reinterpret_cast<ggml_kvarn_configure_t>(
-      ggml_backend_reg_get_proc_address(plugin_, "ggml_backend_kvarn_configure"));
-  if (configure == nullptr) {
-    throw UserError("the plugin is of another version: it cannot be configured", "build both with ./kvarn run");
+template <class Function>
+Function Engine::plugin_function(const char* name) const {
+  void* function = ggml_backend_reg_get_proc_address(plugin_, name);
+  if (function == nullptr) {
+    throw UserError(fmt::format("the plugin is of another version: it has no {}", name), "build both with ./kvarn run");
   }
-  const auto text = [](const std::string& value) { return value.empty() ? nullptr : value.c_str(); };
-  const ggml_kvarn_settings given = {.struct_size = sizeof(given),
-                                     .preset = text(settings.preset),
-                                     .level = text(settings.level),
-                                     .codec = text(settings.codec),
-                                     .sink_tokens = settings.sink_tokens,
-                                     .tail_tokens = settings.tail_tokens};
+  return reinterpret_cast<Function>(function);
+}
+
+void Engine::configure(const CacheSettings& settings) const {
+  const auto configure = plugin_function<ggml_kvarn_configure_t>("ggml_backend_kvarn_configure");
+  const ggml_kvarn_settings given = plugin_settings(settings);
   if (const char* problem = configure(&given); problem != nullptr) {
     throw UserError(problem, "./kvarn help lists the presets");
   }
+}
+
+ggml_kvarn_account Engine::plan(const CacheSettings& settings, std::span<const ggml_kvarn_layer> layers,
+                                const Load& load) const {
+  const auto plan = plugin_function<ggml_kvarn_plan_t>("ggml_backend_kvarn_plan");
+  const ggml_kvarn_settings given = plugin_settings(settings);
+  const ggml_kvarn_load asked = {.struct_size = sizeof(asked),
+                                 .n_layers = static_cast<std::uint32_t>(layers.size()),
+                                 .layers = layers.data(),
+                                 .settings = &given,
+                                 .sequences = load.sequences,
+                                 .tokens = load.tokens,
+                                 .batch_tokens = load.batch_tokens};
+  ggml_kvarn_account account = {};
+  account.struct_size = sizeof(account);
+  if (const char* problem = plan(&asked, &account); problem != nullptr) {
+    throw UserError(problem, "./kvarn help lists the presets");
+  }
+  return account;
+}
+
+std::vector<ggml_kvarn_layer> Engine::take_probed_layers() const {
+  constexpr std::uint32_t kMaxLayers = 4096;
+  std::vector<ggml_kvarn_layer> layers(kMaxLayers);
+  const auto probe = plugin_function<ggml_kvarn_probe_t>("ggml_backend_kvarn_probe");
+  layers.resize(std::min(probe(layers.data(), kMaxLayers), kMaxLayers));
+  return layers;
 }
 
 std::optional<ggml_kvarn_account> Engine::account() const {
@@ -123,6 +170,18 @@ ggml_backend_dev_t Engine::device() const {
 std::uint64_t cache_bytes(const ggml_kvarn_account& account) {
   return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes +
          account.plain_bytes;
+}
+
+Engine::ComputeBuffers::ComputeBuffers() {
+  log_state().sums_compute_buffers = true;
+  log_state().compute_mebibytes = 0.0;
+}
+
+Engine::ComputeBuffers::~ComputeBuffers() { log_state().sums_compute_buffers = false; }
+
+std::uint64_t Engine::ComputeBuffers::bytes() const {
+  constexpr double kBytesPerMebibyte = 1024.0 * 1024.0;
+  return static_cast<std::uint64_t>(log_state().compute_mebibytes * kBytesPerMebibyte);
 }
 
 Engine::NoticePause::NoticePause() { log_state().show_notices = false; }

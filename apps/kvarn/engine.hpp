@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "ggml-backend.h"
 #include "ggml-kvarn.h"
@@ -38,11 +40,33 @@ class Engine {
   // Where the bytes of the live caches are; nothing without the plugin.
   std::optional<ggml_kvarn_account> account() const;
 
+  // What caches of these layers will take under a load, without making any. Throws UserError if a setting is not valid.
+  struct Load {
+    std::uint64_t sequences = 1;
+    std::uint64_t tokens = 0;        // of each
+    std::uint64_t batch_tokens = 1;  // of each, the newest: those at work
+  };
+  ggml_kvarn_account plan(const CacheSettings& settings, std::span<const ggml_kvarn_layer> layers,
+                          const Load& load) const;
+
+  // The layers of contexts that were planned without memory since the last call.
+  std::vector<ggml_kvarn_layer> take_probed_layers() const;
+
   // The compressing device of the plugin, null without it.
   ggml_backend_dev_t device() const;
 
   // The first error that llama.cpp logged since the last call, one line; "no reason given" if none.
   static std::string take_error();
+
+  // While one lives, it sums up the compute buffers that llama.cpp says it plans or makes. One at a time.
+  class ComputeBuffers {
+   public:
+    ComputeBuffers();
+    ~ComputeBuffers();
+    ComputeBuffers(const ComputeBuffers&) = delete;
+    ComputeBuffers& operator=(const ComputeBuffers&) = delete;
+    std::uint64_t bytes() const;
+  };
 
   // While one lives, KVarN's notices are not shown: somebody means to do without it.
   class NoticePause {
@@ -58,6 +82,10 @@ class Engine {
   static std::string library_folder();
 
  private:
+  // A function that the plugin offers by name. Throws UserError if it does not.
+  template <class Function>
+  Function plugin_function(const char* name) const;
+
   ggml_backend_reg_t plugin_ = nullptr;
 };
 

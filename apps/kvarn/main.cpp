@@ -3,8 +3,10 @@
 
 #include <CLI/CLI.hpp>
 
+#include "byte_count.hpp"
 #include "command_line.hpp"
 #include "doctor_command.hpp"
+#include "plan_command.hpp"
 #include "run_command.hpp"
 
 namespace kvarn::program {
@@ -19,6 +21,37 @@ std::string take_tail(std::string& text) {
   return {};
 }
 
+// An amount of memory becomes its number of bytes.
+std::string take_byte_count(std::string& text) {
+  const auto bytes = parse_byte_count(text);
+  if (!bytes) return fmt::format("'{}' is not an amount of memory such as 8G or 512M", text);
+  text = std::to_string(*bytes);
+  return {};
+}
+
+void add_exact_options(CLI::App& command, CacheSettings& cache) {
+  command.add_option("--level", cache.level, "how codes are chosen: official, scaled, fast or best");
+  command.add_option("--sink", cache.sink_tokens, "first tokens kept exact")->check(CLI::NonNegativeNumber);
+  command.add_option("--tail", cache.tail_tokens, "newest tokens kept exact; none: not even those at work")
+      ->transform(CLI::Validator(take_tail, "TOKENS|none"));
+}
+
+void add_plan_options(CLI::App& command, PlanOptions& options) {
+  command.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
+  command.add_option("--ram", options.memory_bytes, "memory to plan for, such as 8G; default: what is available")
+      ->transform(CLI::Validator(take_byte_count, "BYTES"));
+  command.add_option("-c,--context", options.context_tokens, "lengths of a context in tokens")
+      ->check(CLI::Range(1, 1 << 24))
+      ->expected(1, 16)
+      ->delimiter(',');
+  command.add_option("--preset", options.presets, "presets beside the named ones")->expected(1, 16)->delimiter(',');
+  add_exact_options(command, options.cache);
+  command.add_option("--ubatch", options.micro_batch_tokens, "tokens of a prompt per pass")
+      ->check(CLI::Range(1, 1 << 16));
+  command.add_flag("--unified", options.unified, "all contexts in one stream of cells (llama.cpp's -kvu)");
+  command.add_flag("--json", options.json, "everything as one line of JSON");
+}
+
 void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
   command.add_option("-p,--prompt", options.prompt, "prompt");
@@ -29,10 +62,7 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option(
       "--preset", options.cache.preset,
       "near-lossless, balanced, small, smallest, or bits for K and V (k4v2), f16 (exact), off (no plugin)");
-  command.add_option("--level", options.cache.level, "how codes are chosen: official, scaled, fast or best");
-  command.add_option("--sink", options.cache.sink_tokens, "first tokens kept exact")->check(CLI::NonNegativeNumber);
-  command.add_option("--tail", options.cache.tail_tokens, "newest tokens kept exact; none: not even those at work")
-      ->transform(CLI::Validator(take_tail, "TOKENS|none"));
+  add_exact_options(command, options.cache);
   command.add_option("-t,--threads", options.threads, "threads; 0: one a core")->check(CLI::Range(0, 4096));
   command.add_option("--ubatch", options.micro_batch_tokens, "tokens of the prompt per pass")
       ->check(CLI::Range(1, 1 << 16));
@@ -51,12 +81,19 @@ int run_program(int argc, char** argv) {
   RunOptions run_options;
   CLI::App& run_command = *app.add_subcommand("run", "generate text, then a table of memory and speed");
   add_run_options(run_command, run_options);
+  PlanOptions plan_options;
+  CLI::App& plan_command = *app.add_subcommand("plan", "what contexts cost and how many fit, for every preset");
+  add_plan_options(plan_command, plan_options);
   std::string doctor_model;
   CLI::App& doctor_command = *app.add_subcommand("doctor", "what was found and what would be used");
   doctor_command.add_option("-m,--model", doctor_model, "model to look at");
   if (const auto status = parse_command_line(app, argc, argv, "./kvarn help lists the options")) return *status;
   if (run_command.parsed()) {
     run(run_options);
+    return 0;
+  }
+  if (plan_command.parsed()) {
+    plan(plan_options);
     return 0;
   }
   return doctor(doctor_model) ? 0 : 1;

@@ -243,6 +243,18 @@ void CacheBuffer::clear(uint8_t value) {
     std::memset(base_, value, size_);
 }
 
+void add_account(const kvarn::CacheAccount & own, ggml_kvarn_account & account) {
+    account.record_bytes += own.record_bytes;
+    account.open_row_bytes += own.open_row_bytes;
+    account.slack_bytes += own.slack_bytes;
+    account.map_bytes += own.map_bytes;
+    account.scratch_bytes += own.scratch_bytes;
+    account.f16_bytes += own.f16_bytes;
+    account.cells_in_use += own.cells_in_use;
+    account.sealed_tokens += own.sealed_tokens;
+    account.moment_bytes += own.moment_bytes;
+}
+
 void CacheBuffer::add_account(ggml_kvarn_account & account) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (tensors_.empty()) {
@@ -253,16 +265,7 @@ void CacheBuffer::add_account(ggml_kvarn_account & account) {
     if (cache_ == nullptr) {
         return;
     }
-    const kvarn::CacheAccount own = cache_->account();
-    account.record_bytes += own.record_bytes;
-    account.open_row_bytes += own.open_row_bytes;
-    account.slack_bytes += own.slack_bytes;
-    account.map_bytes += own.map_bytes;
-    account.scratch_bytes += own.scratch_bytes;
-    account.f16_bytes += own.f16_bytes;
-    account.cells_in_use += own.cells_in_use;
-    account.sealed_tokens += own.sealed_tokens;
-    account.moment_bytes += own.moment_bytes;
+    ggml_kvarn::add_account(cache_->account(), account);
 }
 
 }  // namespace ggml_kvarn

@@ -83,6 +83,9 @@ CacheBuffer * buffer_of(const ggml_tensor * tensor);
 
 ggml_backend_buffer_type_t buffer_type();
 
+// Adds what a cache says of itself.
+void add_account(const kvarn::CacheAccount & own, ggml_kvarn_account & account);
+
 // All live buffers of the process, summed up.
 void account_all(ggml_kvarn_account & account);
 

@@ -1,9 +1,6 @@
 #include "device.hpp"
 
-#include <unistd.h>
-
 #include <atomic>
-#include <cstdio>
 #include <cstring>
 #include <set>
 
@@ -13,6 +10,8 @@
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
 #include "graph_backend.hpp"
+#include "layer_probe.hpp"
+#include "machine_memory.hpp"
 #include "plain_mode.hpp"
 
 namespace ggml_kvarn {
@@ -142,21 +141,10 @@ double nominal_per_byte(const kvarn::CacheConfig & config) {
 
 // The host plans with nominal f16 sizes, so free memory is given in nominal bytes too: what fits, once compressed.
 void dev_get_memory(ggml_backend_dev_t, size_t * free, size_t * total) {
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    size_t available = static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) * page;
-    if (std::FILE * file = std::fopen("/proc/meminfo", "r")) {
-        char line[128];
-        size_t kib = 0;
-        while (std::fgets(line, sizeof(line), file) != nullptr) {
-            if (std::sscanf(line, "MemAvailable: %zu", &kib) == 1) {
-                available = kib * 1024;
-            }
-        }
-        std::fclose(file);
-    }
+    const MachineMemory memory = machine_memory();
     const double factor = nominal_per_byte(current_settings().cache);
-    *free = static_cast<size_t>(static_cast<double>(available) * factor);
-    *total = static_cast<size_t>(static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(page) * factor);
+    *free = static_cast<size_t>(static_cast<double>(memory.available_bytes) * factor);
+    *total = static_cast<size_t>(static_cast<double>(memory.total_bytes) * factor);
 }
 
 enum ggml_backend_dev_type dev_get_type(ggml_backend_dev_t) {
@@ -191,6 +179,15 @@ bool on_memory_tensor(const ggml_tensor * tensor) {
     return buffer_of(root) != nullptr || (root->name[0] != '\0' && std::strchr(root->name, '.') == nullptr);
 }
 
+// False while the host only plans: its memory tensors stand for nothing yet.
+bool has_memory(const ggml_tensor * op) {
+    bool found = buffer_of(op) != nullptr;
+    for (const ggml_tensor * source : op->src) {
+        found = found || (source != nullptr && buffer_of(source) != nullptr);
+    }
+    return found;
+}
+
 // Decided by the buffers behind the tensors, never by the kind of operation: whatever reads or writes a cache is taken.
 bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
     bool takes = on_memory_tensor(op);
@@ -201,6 +198,9 @@ bool dev_supports_op(ggml_backend_dev_t, const ggml_tensor * op) {
         return false;
     }
     shared().saw_cache = true;
+    if (!has_memory(op)) {
+        note_probe(op);
+    }
     if (op->op == GGML_OP_FLASH_ATTN_EXT) {
         learn_from_probe(op);
     }

@@ -46,6 +46,38 @@ struct ggml_kvarn_settings {
 // wrong (nothing is changed then), valid until the next call on this thread.
 typedef const char * (*ggml_kvarn_configure_t)(const struct ggml_kvarn_settings * settings);
 
+// One layer of a model as the host lays out its cache.
+struct ggml_kvarn_layer {
+    uint32_t layer;
+    uint32_t streams;
+    uint32_t cells;              // of one stream
+    uint32_t query_heads;        // 0: not compressed, in plain memory of plain_bytes
+    uint32_t kv_heads;
+    uint32_t k_dim;
+    uint32_t v_dim;
+    uint32_t window_tokens;      // tokens of its sequence that one token sees, 0: all. Never set by a probe: the host knows
+    uint64_t plain_bytes;
+};
+
+// "ggml_backend_kvarn_probe": copies the layers of contexts that the host planned without memory (llama_model_params.no_alloc)
+// since the last call to layers[capacity] and forgets them; returns how many there are.
+typedef uint32_t (*ggml_kvarn_probe_t)(struct ggml_kvarn_layer * layers, uint32_t capacity);
+
+// Sequences of one length that share no tokens.
+struct ggml_kvarn_load {
+    uint32_t struct_size;        // in: sizeof(struct ggml_kvarn_load) of the caller
+    uint32_t n_layers;
+    const struct ggml_kvarn_layer * layers;
+    const struct ggml_kvarn_settings * settings;
+    uint64_t sequences;
+    uint64_t tokens;             // of each sequence
+    uint64_t batch_tokens;       // of each sequence, the newest: those of the micro-batch at work, 1 while it generates
+};
+
+// "ggml_backend_kvarn_plan": what caches of these layers will take, as ggml_backend_kvarn_account would say it. Nothing is made.
+// Returns NULL, or one line that says what is wrong, valid until the next call on this thread.
+typedef const char * (*ggml_kvarn_plan_t)(const struct ggml_kvarn_load * load, struct ggml_kvarn_account * account);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,7 @@
 #include "ggml-impl.h"
 #include "ggml-kvarn.h"
 #include "graph_backend.hpp"
+#include "layer_probe.hpp"
 #include "settings.hpp"
 
 namespace ggml_kvarn {
@@ -58,6 +59,12 @@ void * reg_get_proc_address(ggml_backend_reg_t, const char * name) {
     }
     if (std::strcmp(name, "ggml_backend_kvarn_configure") == 0) {
         return reinterpret_cast<void *>(configure_next);
+    }
+    if (std::strcmp(name, "ggml_backend_kvarn_probe") == 0) {
+        return reinterpret_cast<void *>(take_probed_layers);
+    }
+    if (std::strcmp(name, "ggml_backend_kvarn_plan") == 0) {
+        return reinterpret_cast<void *>(plan_caches);
     }
     return nullptr;
 }

@@ -23,7 +23,7 @@ MODEL_BYTES = b"GGUF" + bytes(range(200))
 DRIVER = """
 set -Eeuo pipefail
 KVARN_ROOT=$1; shift
-for part in output pins download engine project exec test bench clean doctor; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
+for part in output pins download engine project exec test bench clean doctor plan; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
 make_cache_dir
 "$@"
 """
@@ -93,8 +93,8 @@ def fixture_shop(env, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["run", "-n"],
-                                       ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["exec"],
-                                       ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
+                                       ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["plan", "--frobnicate"],
+                                       ["plan", "--ram"], ["exec"], ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
                                        ["bench"], ["bench", "frobnicate"], ["bench", "attention", "--json"]])
 def test_unknown_word_is_named_before_anything_is_built(env, arguments):
     result = kvarn(env, *arguments)
@@ -284,7 +284,7 @@ def test_clean_removes_only_what_is_ours(env, tmp_path):
 
 def test_help_names_every_command_and_option_of_the_program(env):
     text = kvarn(env, "help").stdout
-    for command in ("run", "serve", "exec", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "clean"):
+    for command in ("run", "serve", "exec", "plan", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "clean"):
         assert f"./kvarn {command}" in text
     source = (ROOT / "apps" / "kvarn" / "main.cpp").read_text()
     names = re.findall(r'add_(?:option|flag)\("([^"]+)"', source)
