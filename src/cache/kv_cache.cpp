@@ -2,19 +2,24 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
+#include <set>
 
 namespace kvarn {
 
-KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells)
+KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells, MemoryLimit* limit)
     : config_(config),
+      limit_(limit),
       map_(streams, cells, config.tile_tokens),
       planner_(config_, map_),
       save_(map_, stores_),
       restore_(config.tile_tokens) {}
 
-SlabPool& KvCache::record_pool(std::size_t bytes) { return record_pools_.try_emplace(bytes, bytes).first->second; }
-SlabPool& KvCache::block_pool(std::size_t bytes) { return block_pools_.try_emplace(bytes, bytes).first->second; }
+SlabPool& KvCache::record_pool(std::size_t bytes) {
+  return record_pools_.try_emplace(bytes, bytes, limit_).first->second;
+}
+SlabPool& KvCache::block_pool(std::size_t bytes) {
+  return block_pools_.try_emplace(bytes, bytes, limit_).first->second;
+}
 
 StoreId KvCache::add_store(Side side, std::uint32_t layer, std::uint32_t row_values) {
   const std::size_t block_bytes = std::size_t{kBlockTokens} * row_values * sizeof(HalfBits);
@@ -43,38 +48,76 @@ void KvCache::drop_released() {
   map_.recycle();
 }
 
-void KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cells) {
-  if (const Status status = settle_restore(); status != Status::kOk) pending_ = status;
+Status KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cells) {
+  if (const Status status = settle_restore(); status != Status::kOk) return status;
   save_.end();
   const std::uint64_t before = map_.version();
   planner_.observe(mask, cells);
-  if (map_.version() == before) return;
-  for (const RowMove& move : planner_.moves()) carry_row(move);
+  if (map_.version() == before) return Status::kOk;
+  Status status = Status::kOk;
+  for (const RowMove& move : planner_.moves()) {
+    if (const Status moved = carry_row(move); moved != Status::kOk) status = moved;
+  }
+  drop_released();
+  return status;
+}
+
+void KvCache::forget_batch() {
+  const AttentionPlan& plan = planner_.plan();
+  for (std::size_t at = 0; at < plan.cells.size(); ++at) {
+    map_.remove(map_.stream(plan.first_stream + static_cast<std::uint32_t>(at / plan.queries)), plan.cells[at]);
+  }
+  planner_.forget();
   drop_released();
 }
 
-void KvCache::carry_row(const RowMove& move) {
+bool KvCache::drop_unseen() {
+  const AttentionPlan& plan = planner_.plan();
+  if (map_.stream_count() == 1 || plan.cells.empty()) return false;
+  std::map<std::uint32_t, std::set<std::uint32_t>> seen;  // list entries, by stream
+  for (const QueryRun& run : plan.runs) seen[plan.first_stream + run.slice].insert(run.refs.begin(), run.refs.end());
+  bool dropped = false;
+  for (const auto& [index, refs] : seen) {
+    Stream& stream = map_.stream(index);
+    for (std::uint32_t ref = 0; ref < stream.refs.size() && !stream.windowed; ++ref) {
+      if (stream.refs[ref].live == 0 || refs.count(ref) != 0) continue;
+      const std::vector<std::uint32_t> cells = stream.refs[ref].cells;
+      for (const std::uint32_t cell : cells) {
+        if (cell != TileView::kNoCell) map_.remove(stream, cell);
+      }
+      dropped = true;
+    }
+  }
+  drop_released();
+  return dropped;
+}
+
+Status KvCache::carry_row(const RowMove& move) {
+  Status status = Status::kOk;
   std::vector<HalfBits> row;
   for (StoreId id = 0; id < stores_.size(); ++id) {
     if (retired_[id]) continue;
     RowStore& store = stores_[id];
     row.resize(store.row_values());
     store.read_row(move.from_tile, move.from_row, row.data());
-    (void)store.write_row(move.to_tile, move.to_row, row.data());  // without memory it reads as zeros from now on
+    const Status written = store.write_row(move.to_tile, move.to_row, row.data(), RowStore::Claim::kBeyondLimit);
+    if (written != Status::kOk) status = written;
   }
+  return status;
 }
 
-void KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
+Status KvCache::relocate(std::uint32_t stream, std::uint32_t cell) {
   Stream& target = map_.stream(stream);
   const Place old_place = target.places[cell];
   if (!old_place) {
     planner_.place_unseen(target, cell);
-    return;
+    return Status::kOk;
   }
   const TileId old_tile = target.refs[old_place.ref()].tile;
   const Place place = planner_.place_unseen(target, cell);
-  carry_row({old_tile, old_place.row, target.refs[place.ref()].tile, place.row});
+  const Status status = carry_row({old_tile, old_place.row, target.refs[place.ref()].tile, place.row});
   drop_released();
+  return status;
 }
 
 // A tile that is about to be sealed with the rows of the micro-batch at hand still takes these, layer by layer.
@@ -87,18 +130,21 @@ bool KvCache::takes_row(StoreId store, std::uint32_t stream, std::uint32_t cell)
   return (tile.state == TileState::kOpen || awaits_row) && tile.refs == 1 && !stores_[store].settled(id);
 }
 
-Place KvCache::writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell) {
+Result<Place> KvCache::writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell) {
   Stream& target = map_.stream(stream);
-  const Place place = target.places[cell];
-  if (!place || !takes_row(store, stream, cell)) relocate(stream, cell);
+  if (!target.places[cell] || !takes_row(store, stream, cell)) {
+    if (const Status status = relocate(stream, cell); status != Status::kOk) return status;
+  }
   return target.places[cell];
 }
 
 template <class Value>
 Status KvCache::write_values(StoreId store, std::uint32_t stream, std::uint32_t cell, const Value* values) {
   if (stream >= map_.stream_count() || cell >= map_.cells()) return Status::kOutOfRange;
-  const Place place = writable_place(store, stream, cell);
-  return stores_[store].write_row(map_.stream(stream).refs[place.ref()].tile, place.row, values);
+  const Result<Place> place = writable_place(store, stream, cell);
+  if (!place.ok()) return place.status();
+  const TileId tile = map_.stream(stream).refs[place.value().ref()].tile;
+  return stores_[store].write_row(tile, place.value().row, values);
 }
 
 template Status KvCache::write_values(StoreId, std::uint32_t, std::uint32_t, const HalfBits*);
@@ -165,8 +211,7 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
 Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params,
                        const BatchMask& mask, const AttentionTensors& tensors, const Runner& runner) {
   if (const Status status = learn_heads(k, v, counts); status != Status::kOk) return status;
-  observe(mask, {});
-  if (pending_ != Status::kOk) return std::exchange(pending_, Status::kOk);
+  if (const Status status = observe(mask, {}); status != Status::kOk) return status;
   keep_queries(k, counts, mask, tensors);
   round_due(k, v);
   seal_due(k, v, runner);
@@ -220,14 +265,17 @@ void KvCache::copy_stream(std::uint32_t from, std::uint32_t to) {
   drop_released();
 }
 
-void KvCache::make_private(std::uint32_t stream, std::uint32_t ref) {
+Status KvCache::make_private(std::uint32_t stream, std::uint32_t ref) {
   Stream& target = map_.stream(stream);
   const TileId old_tile = target.refs[ref].tile;
-  if (map_.tile(old_tile).refs == 1) return;
+  if (map_.tile(old_tile).refs == 1) return Status::kOk;
   const TileId tile = map_.privatize(target, ref);
+  Status status = Status::kOk;
   for (StoreId store = 0; store < stores_.size(); ++store) {
-    if (!retired_[store]) stores_[store].copy_tile(old_tile, tile);
+    if (retired_[store]) continue;
+    if (const Status copied = stores_[store].copy_tile(old_tile, tile); copied != Status::kOk) status = copied;
   }
+  return status;
 }
 
 Status KvCache::replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values) {

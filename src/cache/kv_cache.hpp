@@ -54,8 +54,10 @@ class KvCache {
  public:
   static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
 
-  // Cells are numbered from 0 in every stream. The configuration must be valid.
-  KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells);
+  // Cells are numbered from 0 in every stream. The configuration must be valid. limit: on exact rows and records, with
+  // their slack; may be shared with other caches, must outlive this one; nullptr: none. Sealing may exceed it by the
+  // records of one layer at a time, which replace larger rows.
+  KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells, MemoryLimit* limit = nullptr);
 
   const CacheConfig& config() const { return config_; }
   std::uint32_t cells() const { return map_.cells(); }
@@ -69,7 +71,15 @@ class KvCache {
 
   // Tells the cache a micro-batch's mask and, cell by cell in query order, where its tokens are written (may be empty).
   // Call before the rows are written and again, without cells, before attention if anything may have changed.
-  void observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
+  // kOutOfMemory: rows that had to move are lost; call forget_batch().
+  Status observe(const BatchMask& mask, std::span<const std::uint32_t> cells);
+  // The micro-batch at hand failed: its tokens are nowhere, and what their rows took is given back. Whatever was there
+  // before stays.
+  void forget_batch();
+  // Drops the tiles of the streams at hand that the micro-batch at hand does not see: an engine never says that it
+  // freed cells. Only where a stream holds one sequence, so not with a single stream, and not of sliding windows, whose
+  // tokens may be seen again after a step back. Returns whether anything was dropped.
+  bool drop_unseen();
 
   // Writes one row exactly. Another row of the same cell in other stores keeps its value. kOutOfMemory, kOutOfRange
   // (cell).
@@ -98,7 +108,7 @@ class KvCache {
   Status learn_heads(StoreId k, StoreId v, const HeadCounts& counts);
 
   // Attention of one layer with the mask given to observe(). Seals first what is due. kInvalidArgument: the head counts
-  // do not fit the stores; kOutOfMemory: rows that were restored are lost (nothing was computed).
+  // do not fit the stores; kOutOfMemory: as observe(). Nothing was computed then.
   Status attend(StoreId k, StoreId v, const HeadCounts& counts, const AttentionParams& params, const BatchMask& mask,
                 const AttentionTensors& tensors, const Runner& runner);
 
@@ -118,12 +128,12 @@ class KvCache {
   // True if a placed cell's row can be written where it is.
   bool takes_row(StoreId store, std::uint32_t stream, std::uint32_t cell) const;
   // Where a cell's row can be written: its place, or a new one if its tile is shared, sealed or about to be.
-  Place writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell);
+  Result<Place> writable_place(StoreId store, std::uint32_t stream, std::uint32_t cell);
   template <class Value>
   Status write_values(StoreId store, std::uint32_t stream, std::uint32_t cell, const Value* values);
-  void relocate(std::uint32_t stream, std::uint32_t cell);
+  Status relocate(std::uint32_t stream, std::uint32_t cell);
   // Copies a row from one tile to another in every store.
-  void carry_row(const RowMove& move);
+  Status carry_row(const RowMove& move);
   // Puts what was restored into tiles as it was before the save. Does nothing if no restore is open.
   Status settle_restore();
   bool is_record(const RowStore& store, std::span<const std::uint8_t> bytes) const;
@@ -151,12 +161,13 @@ class KvCache {
   static void settle(const SealJob& job, bool encoded);
   void finish_sealing();
   void drop_released();
-  void make_private(std::uint32_t stream, std::uint32_t ref);
+  Status make_private(std::uint32_t stream, std::uint32_t ref);
   Status replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values);
   SlabPool& record_pool(std::size_t bytes);
   SlabPool& block_pool(std::size_t bytes);
 
   CacheConfig config_;
+  MemoryLimit* limit_;
   CellMap map_;
   Planner planner_;
   std::map<std::size_t, SlabPool> record_pools_;  // by slot size
@@ -165,7 +176,6 @@ class KvCache {
   std::vector<bool> retired_;
   StateSave save_;
   StateRestore restore_;
-  Status pending_ = Status::kOk;  // of a restore that ended in observe(), for attend() to return
   AttentionScratch attention_scratch_;
   AttentionScratch seal_scratch_;
 };
@@ -183,7 +193,7 @@ Status KvCache::edit_rows(StoreId store, std::uint32_t stream, Selects&& selects
       wanted = wanted || (cell != TileView::kNoCell && selects(cell));
     }
     if (!wanted) continue;
-    make_private(stream, ref);
+    if (const Status status = make_private(stream, ref); status != Status::kOk) return status;
     const TileId tile = target.refs[ref].tile;
     const std::uint32_t used = map_.tile(tile).used;
     rows.resize(std::size_t{used} * stores_[store].row_values());

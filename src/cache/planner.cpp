@@ -112,6 +112,8 @@ const AttentionPlan& Planner::observe(const BatchMask& mask, std::span<const std
   moves_.clear();
   plan_.runs.clear();
   plan_.cells.assign(cells.begin(), cells.end());
+  plan_.first_stream = mask.first_stream;
+  plan_.queries = mask.queries;
   for (std::uint32_t slice = 0; slice < mask.slices; ++slice) {
     const auto slice_cells = cells.empty() ? cells : cells.subspan(std::size_t{slice} * mask.queries, mask.queries);
     const std::size_t first_run = plan_.runs.size();

@@ -41,6 +41,8 @@ struct AttentionPlan {
   std::uint64_t mask_hash = 0;
   std::uint64_t version = 0;  // of the map it was made for; 0: no plan
   std::vector<QueryRun> runs;
+  std::uint32_t first_stream = 0;
+  std::uint32_t queries = 0;         // per slice
   std::vector<std::uint32_t> cells;  // [slices, queries], where the tokens are written; empty: none are
   std::size_t bytes() const;
 };

@@ -61,7 +61,7 @@ const HalfBits* RowStore::block_of(TileId tile, std::uint32_t row) const {
   return tiles_[tile].blocks[row / kBlockTokens];
 }
 
-HalfBits* RowStore::block_for_write(TileId tile, std::uint32_t row) {
+HalfBits* RowStore::block_for_write(TileId tile, std::uint32_t row, Claim claim) {
   TileData& content = data(tile);
   if (content.record != nullptr) return nullptr;
   if (content.samples != nullptr && query_shape().is_sampled(row)) {
@@ -69,7 +69,7 @@ HalfBits* RowStore::block_for_write(TileId tile, std::uint32_t row) {
   }
   if (content.blocks == nullptr) content.blocks = std::make_unique<HalfBits*[]>(block_count());
   HalfBits*& block = content.blocks[row / kBlockTokens];
-  if (block == nullptr) block = reinterpret_cast<HalfBits*>(blocks_->allocate());
+  if (block == nullptr) block = reinterpret_cast<HalfBits*>(blocks_->allocate(claim));
   return block;
 }
 
@@ -79,15 +79,15 @@ void RowStore::put_row(const HalfBits* values, std::uint32_t token, HalfBits* bl
   }
 }
 
-Status RowStore::write_row(TileId tile, std::uint32_t row, const HalfBits* values) {
-  HalfBits* block = block_for_write(tile, row);
+Status RowStore::write_row(TileId tile, std::uint32_t row, const HalfBits* values, Claim claim) {
+  HalfBits* block = block_for_write(tile, row, claim);
   if (block == nullptr) return Status::kOutOfMemory;
   put_row(values, row % kBlockTokens, block);
   return Status::kOk;
 }
 
 Status RowStore::write_row(TileId tile, std::uint32_t row, const float* values) {
-  HalfBits* block = block_for_write(tile, row);
+  HalfBits* block = block_for_write(tile, row, Claim::kWithinLimit);
   if (block == nullptr) return Status::kOutOfMemory;
   const std::uint32_t token = row % kBlockTokens;
   for (std::size_t at = 0; at < row_values_; at += head_values()) {
@@ -263,7 +263,7 @@ Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* v
   drop_rows(data(tile));
   auto samples = std::move(data(tile).samples);  // writing the rows would forget them
   for (std::uint32_t row = 0; row < rows; ++row) {
-    const Status status = write_row(tile, row, values + std::size_t{row} * row_values_);
+    const Status status = write_row(tile, row, values + std::size_t{row} * row_values_, Claim::kBeyondLimit);
     if (status != Status::kOk) return status;
   }
   data(tile).samples = std::move(samples);
@@ -281,9 +281,9 @@ Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* v
   return Status::kOk;
 }
 
-void RowStore::copy_tile(TileId from, TileId to) {
+Status RowStore::copy_tile(TileId from, TileId to) {
   drop(to);
-  if (from >= tiles_.size()) return;
+  if (from >= tiles_.size()) return Status::kOk;
   data(to);
   const TileData& source = tiles_[from];
   TileData& target = tiles_[to];
@@ -291,18 +291,20 @@ void RowStore::copy_tile(TileId from, TileId to) {
   target.history = source.history;
   if (source.samples != nullptr) target.samples = std::make_unique<QuerySamples>(*source.samples);
   if (source.record != nullptr) {
-    target.record = allocate_record();
-    if (target.record != nullptr) std::memcpy(target.record, source.record, records_bytes());
-    return;
+    target.record = allocate_record(Claim::kWithinLimit);
+    if (target.record == nullptr) return Status::kOutOfMemory;
+    std::memcpy(target.record, source.record, records_bytes());
+    return Status::kOk;
   }
-  if (source.blocks == nullptr) return;
+  if (source.blocks == nullptr) return Status::kOk;
   target.blocks = std::make_unique<HalfBits*[]>(block_count());
   for (std::uint32_t block = 0; block < block_count(); ++block) {
     if (source.blocks[block] == nullptr) continue;
     target.blocks[block] = reinterpret_cast<HalfBits*>(blocks_->allocate());
-    if (target.blocks[block] == nullptr) continue;
+    if (target.blocks[block] == nullptr) return Status::kOutOfMemory;
     std::memcpy(target.blocks[block], source.blocks[block], block_values() * sizeof(HalfBits));
   }
+  return Status::kOk;
 }
 
 void RowStore::drop_rows(TileData& content) {

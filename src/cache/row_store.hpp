@@ -44,7 +44,8 @@ class RowStore {
 
   // Writes one exact row; floats are rounded to nearest even and saturate at +-65504. kOutOfMemory: there is no memory,
   // or the tile is sealed here.
-  Status write_row(TileId tile, std::uint32_t row, const HalfBits* values);
+  using Claim = SlabPool::Claim;
+  Status write_row(TileId tile, std::uint32_t row, const HalfBits* values, Claim claim = Claim::kWithinLimit);
   Status write_row(TileId tile, std::uint32_t row, const float* values);
   // Copies one row as half-precision values: what was written, zeros if nothing was, decoded values of a sealed tile.
   void read_row(TileId tile, std::uint32_t row, HalfBits* values) const;
@@ -60,8 +61,10 @@ class RowStore {
   // No record for this tile: its rows stay exact for good.
   void keep_exact(TileId tile);
   // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without
-  // memory.
-  std::uint8_t* allocate_record() { return reinterpret_cast<std::uint8_t*>(records_->allocate()); }
+  // memory. Beyond a limit by default: the tile's larger exact rows are freed for it.
+  std::uint8_t* allocate_record(Claim claim = Claim::kBeyondLimit) {
+    return reinterpret_cast<std::uint8_t*>(records_->allocate(claim));
+  }
   void discard_record(std::uint8_t* record) { records_->release(record); }
   // Bytes of scratch for encode_head(): a multiple of 64.
   std::size_t encode_scratch_bytes() const;
@@ -101,7 +104,8 @@ class RowStore {
   // they cannot be encoded; a rounded one is rounded again. Samples and history stay: other keys, but the same who ask.
   // scratch: encode_scratch_bytes().
   Status replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch);
-  void copy_tile(TileId from, TileId to);
+  // kOutOfMemory: `to` is then incomplete.
+  Status copy_tile(TileId from, TileId to);
   void drop(TileId tile);
 
  private:
@@ -125,7 +129,7 @@ class RowStore {
   // The block that a row lies in, nullptr if it was never written; the other one takes memory for it and is nullptr
   // without memory or in a sealed tile.
   const HalfBits* block_of(TileId tile, std::uint32_t row) const;
-  HalfBits* block_for_write(TileId tile, std::uint32_t row);
+  HalfBits* block_for_write(TileId tile, std::uint32_t row, Claim claim);
   void put_row(const HalfBits* values, std::uint32_t token, HalfBits* block) const;
 
   Side side_;

@@ -18,7 +18,8 @@ std::size_t slots_of_slab(std::size_t stride) { return std::max<std::size_t>(1, 
 
 }  // namespace
 
-SlabPool::SlabPool(std::size_t slot_bytes) : slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
+SlabPool::SlabPool(std::size_t slot_bytes, MemoryLimit* limit)
+    : limit_(limit), slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
   slots_per_slab_ = static_cast<std::uint32_t>(slots_of_slab(stride_));
   slab_bytes_ = round_up(stride_ * slots_per_slab_, kPageBytes);
 }
@@ -30,7 +31,8 @@ std::size_t SlabPool::taken_bytes(std::size_t slot_bytes, std::size_t slots) {
 }
 
 SlabPool::SlabPool(SlabPool&& other) noexcept
-    : slot_bytes_(other.slot_bytes_),
+    : limit_(other.limit_),
+      slot_bytes_(other.slot_bytes_),
       stride_(other.stride_),
       slab_bytes_(other.slab_bytes_),
       slots_per_slab_(other.slots_per_slab_),
@@ -39,10 +41,12 @@ SlabPool::SlabPool(SlabPool&& other) noexcept
       slabs_(std::move(other.slabs_)),
       usable_(std::move(other.usable_)) {
   other.slabs_.clear();
+  other.resident_pages_ = 0;
 }
 
 SlabPool::~SlabPool() {
   for (const Slab& slab : slabs_) munmap(slab.base, slab_bytes_);
+  forget_pages(resident_pages_);
 }
 
 std::size_t SlabPool::find(const void* slot) const {
@@ -67,13 +71,13 @@ bool SlabPool::add_slab() {
   return true;
 }
 
-std::byte* SlabPool::allocate() {
+std::byte* SlabPool::allocate(Claim claim) {
   if (usable_.empty() && !add_slab()) return nullptr;
   Slab& slab = slabs_[find(*usable_.begin())];
   const std::uint32_t slot = slab.free_slots.back();
+  if (!touch_pages(slab, slot, claim)) return nullptr;  // a slab without a slot in use takes addresses only
   slab.free_slots.pop_back();
   slab.slot_used[slot] = true;
-  touch_pages(slab, slot);
   ++used_slots_;
   if (++slab.used == slots_per_slab_) usable_.erase(slab.base);
   std::byte* memory = slab.base + slot * stride_;
@@ -81,12 +85,21 @@ std::byte* SlabPool::allocate() {
   return memory;
 }
 
-void SlabPool::touch_pages(Slab& slab, std::uint32_t slot) {
-  const std::size_t last = ((slot + 1) * stride_ - 1) / kPageBytes;
-  for (std::size_t page = slot * stride_ / kPageBytes; page <= last; ++page) {
-    resident_pages_ += !slab.page_resident[page];
-    slab.page_resident[page] = true;
-  }
+bool SlabPool::touch_pages(Slab& slab, std::uint32_t slot, Claim claim) {
+  const auto first = slab.page_resident.begin() + static_cast<std::ptrdiff_t>(slot * stride_ / kPageBytes);
+  const auto end =
+      slab.page_resident.begin() + static_cast<std::ptrdiff_t>(((slot + 1) * stride_ - 1) / kPageBytes + 1);
+  const auto pages = static_cast<std::size_t>(std::count(first, end, false));
+  if (limit_ != nullptr && claim == Claim::kBeyondLimit) limit_->take_beyond(pages * kPageBytes);
+  if (limit_ != nullptr && claim == Claim::kWithinLimit && !limit_->take(pages * kPageBytes)) return false;
+  std::fill(first, end, true);
+  resident_pages_ += pages;
+  return true;
+}
+
+void SlabPool::forget_pages(std::size_t pages) {
+  resident_pages_ -= pages;
+  if (limit_ != nullptr) limit_->give_back(pages * kPageBytes);
 }
 
 bool SlabPool::page_is_free(const Slab& slab, std::size_t page) const {
@@ -106,7 +119,7 @@ void SlabPool::give_back_pages(Slab& slab, std::uint32_t slot) {
   if (first >= end) return;
   madvise(slab.base + first * kPageBytes, (end - first) * kPageBytes, MADV_DONTNEED);
   for (std::size_t page = first; page < end; ++page) {
-    resident_pages_ -= slab.page_resident[page];
+    if (slab.page_resident[page]) forget_pages(1);
     slab.page_resident[page] = false;
   }
 }
@@ -120,7 +133,7 @@ void SlabPool::release(void* memory) {
   slab.slot_used[slot] = false;
   --used_slots_;
   if (--slab.used == 0) {
-    resident_pages_ -= static_cast<std::size_t>(std::count(slab.page_resident.begin(), slab.page_resident.end(), true));
+    forget_pages(static_cast<std::size_t>(std::count(slab.page_resident.begin(), slab.page_resident.end(), true)));
     usable_.erase(slab.base);
     munmap(slab.base, slab_bytes_);
     slabs_.erase(slabs_.begin() + static_cast<std::ptrdiff_t>(index));

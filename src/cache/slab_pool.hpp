@@ -6,13 +6,20 @@
 #include <set>
 #include <vector>
 
+#include "base/memory_limit.hpp"
+
 namespace kvarn {
 
 // Hands out slots of one size, zeroed, 64-byte aligned. Lowest slab first, so that a shrinking cache empties whole
 // slabs.
 class SlabPool {
  public:
-  explicit SlabPool(std::size_t slot_bytes);
+  // What a slot may take: what the limit leaves, or more than that, because it makes room soon (a record that replaces
+  // larger rows, a row that moves).
+  enum class Claim { kWithinLimit, kBeyondLimit };
+
+  // limit: may be shared, must outlive the pool; nullptr: none. It counts whole pages.
+  explicit SlabPool(std::size_t slot_bytes, MemoryLimit* limit = nullptr);
   ~SlabPool();
   SlabPool(SlabPool&& other) noexcept;
   SlabPool(const SlabPool&) = delete;
@@ -25,8 +32,8 @@ class SlabPool {
   // taken_bytes() of a pool that was given so many slots and has lost none.
   static std::size_t taken_bytes(std::size_t slot_bytes, std::size_t slots);
 
-  // A zeroed slot, or nullptr when the system has no memory.
-  std::byte* allocate();
+  // A zeroed slot, or nullptr when the system has no memory or the limit is reached.
+  std::byte* allocate(Claim claim = Claim::kWithinLimit);
   // Gives a slot back; nullptr is allowed.
   void release(void* slot);
 
@@ -41,10 +48,13 @@ class SlabPool {
   };
   std::size_t find(const void* slot) const;
   bool add_slab();
-  void touch_pages(Slab& slab, std::uint32_t slot);
+  // Takes the pages of a slot that are not resident; false if the limit refuses them.
+  bool touch_pages(Slab& slab, std::uint32_t slot, Claim claim);
+  void forget_pages(std::size_t pages);
   void give_back_pages(Slab& slab, std::uint32_t slot);
   bool page_is_free(const Slab& slab, std::size_t page) const;
 
+  MemoryLimit* limit_;
   std::size_t slot_bytes_;
   std::size_t stride_;  // slot_bytes_ rounded up to 64
   std::size_t slab_bytes_;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace kvarn {
@@ -80,6 +81,37 @@ TEST(SlabPool, RandomUse_NeverHandsOutASlotTwice) {
   }
   for (std::byte* slot : live) pool.release(slot);
   EXPECT_EQ(pool.taken_bytes(), 0u);
+}
+
+TEST(SlabPool, SharedLimit_RefusesSlotsUntilOthersAreReleased) {
+  MemoryLimit limit;
+  limit.set(64 * 4096);
+  SlabPool one(4096, &limit);
+  SlabPool other(4096, &limit);
+  std::vector<std::byte*> slots;
+  for (std::byte* slot = one.allocate(); slot != nullptr; slot = one.allocate()) slots.push_back(slot);
+  EXPECT_EQ(slots.size(), 64u);
+  EXPECT_EQ(limit.taken(), 64u * 4096u);
+  EXPECT_EQ(other.allocate(), nullptr);
+  std::byte* beyond = other.allocate(SlabPool::Claim::kBeyondLimit);
+  EXPECT_NE(beyond, nullptr);
+  other.release(beyond);
+  one.release(slots.back());
+  EXPECT_NE(other.allocate(), nullptr);
+  EXPECT_EQ(one.allocate(), nullptr);
+  EXPECT_EQ(limit.taken(), one.taken_bytes() + other.taken_bytes());
+}
+
+TEST(SlabPool, PoolThatEnds_GivesBackWhatItTookOfTheLimit) {
+  MemoryLimit limit;
+  {
+    SlabPool pool(5000, &limit);
+    for (int count = 0; count < 100; ++count) ASSERT_NE(pool.allocate(), nullptr);
+    EXPECT_EQ(limit.taken(), pool.taken_bytes());
+    const SlabPool moved(std::move(pool));
+    EXPECT_EQ(limit.taken(), moved.taken_bytes());
+  }
+  EXPECT_EQ(limit.taken(), 0u);
 }
 
 }  // namespace
