@@ -21,7 +21,8 @@ def path(name):
 def environment(preset, **settings):
     """The environment of a host program; preset None runs it without the plugin."""
     variables = {name: value for name, value in os.environ.items()
-                 if name not in ("GGML_BACKEND_PATH", "KVARN_PRESET", "KVARN_SINK", "KVARN_TAIL", "KVARN_LEVEL", "KVARN_CODEC")}
+                 if name not in ("GGML_BACKEND_PATH", "KVARN_PRESET", "KVARN_SINK", "KVARN_TAIL", "KVARN_LEVEL", "KVARN_CODEC",
+                                  "KVARN_LIMIT")}
     if preset is not None:
         variables.update(GGML_BACKEND_PATH=path("KVARN_PLUGIN"), KVARN_PRESET=preset)
         variables.update({"KVARN_" + name.upper(): str(value) for name, value in settings.items()})

@@ -44,19 +44,19 @@ configure_project() {
   cmake --preset release "${arguments[@]}"
 }
 
-# take_cache_options ARGS...: moves --preset, --level, --sink and --tail into the plugin's environment; the others
+# take_cache_options ARGS...: moves --preset, --level, --sink, --tail and --cache-limit into the plugin's environment; the others
 # stay in rest.
 take_cache_options() {
   rest=()
   while (($#)); do
     case $1 in
-      --preset | --level | --sink | --tail)
+      --preset | --level | --sink | --tail | --cache-limit)
         (($# >= 2)) || fail "option '$1' needs a value" "./kvarn help lists the options"
         set_cache_option "${1#--}" "$2"
         shift 2
         ;;
-      --preset=* | --level=* | --sink=* | --tail=*)
-        set_cache_option "$(sed -E 's/^--([a-z]+)=.*/\1/' <<<"$1")" "${1#*=}"
+      --preset=* | --level=* | --sink=* | --tail=* | --cache-limit=*)
+        set_cache_option "$(sed -E 's/^--([a-z-]+)=.*/\1/' <<<"$1")" "${1#*=}"
         shift
         ;;
       *)
@@ -67,4 +67,7 @@ take_cache_options() {
   done
 }
 
-set_cache_option() { export "KVARN_${1^^}=$2"; }
+set_cache_option() {
+  local name=${1#cache-}
+  export "KVARN_${name^^}=$2"
+}

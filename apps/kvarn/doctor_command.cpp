@@ -7,9 +7,11 @@
 #include <string_view>
 #include <thread>
 
+#include "byte_count.hpp"
 #include "engine.hpp"
 #include "ggml.h"
 #include "llama.h"
+#include "machine_memory.hpp"
 #include "model_session.hpp"
 #include "user_error.hpp"
 
@@ -64,11 +66,9 @@ std::string openmp_runtimes() {
 }
 
 std::string memory() {
-  const double kibibytes_per_gibibyte = 1024.0 * 1024.0;
-  const auto gibibytes = [&](const char* key) {
-    return std::strtod(proc_value("/proc/meminfo", key).c_str(), nullptr) / kibibytes_per_gibibyte;
-  };
-  return fmt::format("{:.1f} GiB, {:.1f} GiB available", gibibytes("MemTotal"), gibibytes("MemAvailable"));
+  const ggml_kvarn::MachineMemory memory = ggml_kvarn::machine_memory();
+  return fmt::format("{}, {} available", ggml_kvarn::format_byte_count(memory.total_bytes),
+                     ggml_kvarn::format_byte_count(memory.available_bytes));
 }
 
 bool report_plugin(Engine& engine) {
@@ -80,6 +80,9 @@ bool report_plugin(Engine& engine) {
     return false;
   }
   print_line("plugin", fmt::format("{}, device {}", Engine::plugin_file(), ggml_backend_dev_name(engine.device())));
+  const std::uint64_t limit = engine.account().value_or(ggml_kvarn_account{}).limit_bytes;
+  print_line("limit", limit == 0 ? "none: the cache may take all memory (--cache-limit or KVARN_LIMIT caps it)"
+                                 : fmt::format("the cache may take {}", ggml_kvarn::format_byte_count(limit)));
   return true;
 }
 

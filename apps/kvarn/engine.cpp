@@ -71,7 +71,8 @@ ggml_kvarn_settings plugin_settings(const CacheSettings& settings) {
           .level = text(settings.level),
           .codec = text(settings.codec),
           .sink_tokens = settings.sink_tokens,
-          .tail_tokens = settings.tail_tokens};
+          .tail_tokens = settings.tail_tokens,
+          .limit_bytes = settings.limit_bytes};
 }
 
 }  // namespace

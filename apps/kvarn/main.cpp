@@ -23,7 +23,7 @@ std::string take_tail(std::string& text) {
 
 // An amount of memory becomes its number of bytes.
 std::string take_byte_count(std::string& text) {
-  const auto bytes = parse_byte_count(text);
+  const auto bytes = ggml_kvarn::parse_byte_count(text);
   if (!bytes) return fmt::format("'{}' is not an amount of memory such as 8G or 512M", text);
   text = std::to_string(*bytes);
   return {};
@@ -63,6 +63,8 @@ void add_run_options(CLI::App& command, RunOptions& options) {
       "--preset", options.cache.preset,
       "near-lossless, balanced, small, smallest, or bits for K and V (k4v2), f16 (exact), off (no plugin)");
   add_exact_options(command, options.cache);
+  command.add_option("--cache-limit", options.cache.limit_bytes, "cap on the cache's memory, such as 1G")
+      ->transform(CLI::Validator(take_byte_count, "BYTES"));
   command.add_option("-t,--threads", options.threads, "threads; 0: one a core")->check(CLI::Range(0, 4096));
   command.add_option("--ubatch", options.micro_batch_tokens, "tokens of the prompt per pass")
       ->check(CLI::Range(1, 1 << 16));

@@ -94,8 +94,8 @@ std::string count_text(std::uint64_t count, std::uint64_t limit) {
 void print_table(const PlanTable& table) {
   fmt::print("{}, trained for {} tokens of context\n", table.model, table.trained_tokens);
   fmt::print("{} of memory: {} weights (mapped from the file), {} compute buffers and program, the rest for caches\n\n",
-             format_byte_count(table.memory_bytes), format_byte_count(table.weight_bytes),
-             format_byte_count(table.other_bytes));
+             ggml_kvarn::format_byte_count(table.memory_bytes), ggml_kvarn::format_byte_count(table.weight_bytes),
+             ggml_kvarn::format_byte_count(table.other_bytes));
   fmt::print("{:<15}{:>9}{:>12}", "", "bytes", "longest");
   for (const PlanColumn& column : table.rows.front().columns) {
     fmt::print("  |{:>26}", fmt::format("contexts of {} tokens", column.tokens));

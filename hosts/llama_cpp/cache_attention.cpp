@@ -1,7 +1,11 @@
 #include "cache_attention.hpp"
 
+#include <atomic>
 #include <cstring>
+#include <new>
+#include <string>
 
+#include "byte_count.hpp"
 #include "ggml-impl.h"
 #include "thread_team.hpp"
 
@@ -104,26 +108,76 @@ kvarn::HeadCounts head_counts(const ggml_tensor * attention) {
             static_cast<uint32_t>(attention->src[1]->ne[0]), static_cast<uint32_t>(attention->src[2]->ne[0])};
 }
 
-void observe_write(CacheBuffer & buffer, const ggml_tensor * indices, const ggml_tensor * attention) {
+kvarn::Status observe_write(CacheBuffer & buffer, const ggml_tensor * indices, const ggml_tensor * attention) {
     std::vector<kvarn::HalfBits> zeros;
     const kvarn::BatchMask mask = batch_mask(attention, *buffer.served(attention->src[1]), zeros);
     const int64_t n_cells = buffer.cache().cells();
     if (static_cast<int64_t>(mask.slices) * mask.queries != ggml_nelements(indices)) {
-        return;
+        return kvarn::Status::kOk;
     }
     std::vector<uint32_t> cells(static_cast<size_t>(ggml_nelements(indices)));
     for (size_t at = 0; at < cells.size(); ++at) {
         const int64_t first = static_cast<int64_t>(mask.first_stream + at / mask.queries) * n_cells;
         const int64_t cell = row_index(indices, static_cast<int64_t>(at)) - first;
         if (cell < 0 || cell >= mask.columns) {
-            return;
+            return kvarn::Status::kOk;
         }
         cells[at] = static_cast<uint32_t>(cell);
     }
-    buffer.cache().observe(mask, cells);
+    return buffer.cache().observe(mask, cells);
+}
+
+kvarn::Status write_row(kvarn::KvCache & cache, kvarn::StoreId store, int64_t index, const ggml_tensor * rows, int64_t at) {
+    const auto stream = static_cast<uint32_t>(index / cache.cells());
+    const auto cell = static_cast<uint32_t>(index % cache.cells());
+    const char * row = static_cast<const char *>(rows->data) + at * rows->nb[1];
+    return rows->type == GGML_TYPE_F32 ? cache.write_row(store, stream, cell, reinterpret_cast<const float *>(row))
+                                       : cache.write_row(store, stream, cell, reinterpret_cast<const kvarn::HalfBits *>(row));
+}
+
+std::atomic<uint64_t> & failed_batch_count() {
+    static std::atomic<uint64_t> count{0};
+    return count;
+}
+
+void say_out_of_memory() {
+    const kvarn::MemoryLimit & limit = memory_limit();
+    const std::string held = format_byte_count(limit.taken());
+    if (limit.bytes() == kvarn::MemoryLimit::kNone) {
+        GGML_LOG_ERROR("KVarN: out of memory with %s in the cache: this batch fails; use fewer or shorter contexts, or fewer bits\n",
+                       held.c_str());
+    } else {
+        GGML_LOG_ERROR("KVarN: the cache is full (%s of %s, KVARN_LIMIT): this batch fails; use fewer or shorter contexts, or fewer bits\n",
+                       held.c_str(), format_byte_count(limit.bytes()).c_str());
+    }
+}
+
+// Runs one operation on a cache. When memory is missing, for rows or for anything else, it fails as a whole.
+template <class Operation>
+ggml_status run_within_memory(CacheBuffer & buffer, const ggml_tensor * node, Operation && operation) {
+    kvarn::Status status = kvarn::Status::kOutOfMemory;
+    try {
+        status = operation();
+    } catch (const std::bad_alloc &) {
+    }
+    if (status == kvarn::Status::kOk) {
+        return GGML_STATUS_SUCCESS;
+    }
+    buffer.cache().forget_batch();
+    if (status != kvarn::Status::kOutOfMemory) {
+        GGML_LOG_ERROR("KVarN: %s over %s failed: %s\n", ggml_op_name(node->op), node->name, kvarn::status_text(status));
+        return GGML_STATUS_FAILED;
+    }
+    ++failed_batch_count();
+    say_out_of_memory();
+    return GGML_STATUS_ALLOC_FAILED;
 }
 
 }  // namespace
+
+uint64_t failed_batches() {
+    return failed_batch_count();
+}
 
 NodeKind classify(const ggml_tensor * node) {
     CacheBuffer * buffer = nullptr;
@@ -158,27 +212,21 @@ bool reads_what_is_written(const ggml_tensor * node, const ggml_tensor * write) 
 ggml_status write_rows(const ggml_tensor * node, const ggml_tensor * attention) {
     CacheBuffer & buffer = *buffer_of(node);
     std::lock_guard<std::mutex> lock(buffer.mutex());
+    kvarn::KvCache & cache = buffer.cache();
     const ggml_tensor * rows = node->src[0];
     const ggml_tensor * indices = node->src[1];
-    if (attention != nullptr) {
-        observe_write(buffer, indices, attention);
-    }
     const kvarn::StoreId store = buffer.served(node)->store;
-    const int64_t n_cells = buffer.cache().cells();
-    for (int64_t at = 0; at < rows->ne[1]; ++at) {
-        const int64_t index = row_index(indices, at);
-        const auto stream = static_cast<uint32_t>(index / n_cells);
-        const auto cell = static_cast<uint32_t>(index % n_cells);
-        const char * row = static_cast<const char *>(rows->data) + at * rows->nb[1];
-        const kvarn::Status status = rows->type == GGML_TYPE_F32
-                                         ? buffer.cache().write_row(store, stream, cell, reinterpret_cast<const float *>(row))
-                                         : buffer.cache().write_row(store, stream, cell, reinterpret_cast<const kvarn::HalfBits *>(row));
-        if (status != kvarn::Status::kOk) {
-            GGML_LOG_ERROR("KVarN: cannot write a cache row: %s\n", kvarn::status_text(status));
-            return status == kvarn::Status::kOutOfMemory ? GGML_STATUS_ALLOC_FAILED : GGML_STATUS_FAILED;
+    return run_within_memory(buffer, node, [&] {
+        kvarn::Status status = attention == nullptr ? kvarn::Status::kOk : observe_write(buffer, indices, attention);
+        for (int64_t at = 0; at < rows->ne[1] && status == kvarn::Status::kOk; ++at) {
+            const int64_t index = row_index(indices, at);
+            status = write_row(cache, store, index, rows, at);
+            if (status == kvarn::Status::kOutOfMemory && cache.drop_unseen()) {
+                status = write_row(cache, store, index, rows, at);
+            }
         }
-    }
-    return GGML_STATUS_SUCCESS;
+        return status;
+    });
 }
 
 void learn_from_probe(const ggml_tensor * node) {
@@ -217,13 +265,9 @@ ggml_status attend(const ggml_tensor * node, int n_threads) {
     tensors.out_query = node->nb[2] / sizeof(float);
     tensors.out_slice = node->nb[3] / sizeof(float);
 
-    const kvarn::Status status =
-        buffer.cache().attend(k.store, v.store, head_counts(node), params, mask, tensors, openmp_runner(n_threads));
-    if (status != kvarn::Status::kOk) {
-        GGML_LOG_ERROR("KVarN: attention over %s failed: %s\n", k.root->name, kvarn::status_text(status));
-        return GGML_STATUS_FAILED;
-    }
-    return GGML_STATUS_SUCCESS;
+    return run_within_memory(buffer, node, [&] {
+        return buffer.cache().attend(k.store, v.store, head_counts(node), params, mask, tensors, openmp_runner(n_threads));
+    });
 }
 
 ggml_status shift(const ggml_tensor * node, PlainMode & plain) {
@@ -264,6 +308,7 @@ ggml_status shift(const ggml_tensor * node, PlainMode & plain) {
             k.store, stream, [&](uint32_t cell) { return stream_shifts[cell] != 0; },
             [&](kvarn::HalfBits * rows, std::span<const uint32_t> cells) { rope(rows, cells, stream_shifts); });
         if (status != kvarn::Status::kOk) {
+            say_out_of_memory();
             return GGML_STATUS_ALLOC_FAILED;
         }
     }

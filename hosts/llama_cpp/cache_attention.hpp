@@ -17,8 +17,12 @@ enum class NodeKind {
 // Classifies a node. A node that touches a served cache in a way KVarN does not serve demotes that layer first.
 NodeKind classify(const ggml_tensor * node);
 
+// Micro-batches of this process that failed for want of memory.
+uint64_t failed_batches();
+
 // Writes the rows of `node`. `attention` (may be null) is the node that will read them: its mask says which sequences the
-// rows belong to.
+// rows belong to. GGML_STATUS_ALLOC_FAILED, here and from attend(): there is no memory; the micro-batch has left no trace in
+// the cache, as the host takes its tokens back too.
 ggml_status write_rows(const ggml_tensor * node, const ggml_tensor * attention);
 
 // True if `node` is attention over the cache tensor that `write` writes.

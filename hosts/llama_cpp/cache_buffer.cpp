@@ -48,7 +48,8 @@ void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName &
     } else if (!fits) {
         say_plain_once("the shape of the cache tensor is not one KVarN compresses");
     } else if (cache_ == nullptr) {
-        cache_ = std::make_unique<kvarn::KvCache>(settings_.cache, static_cast<uint32_t>(n_streams), static_cast<uint32_t>(n_cells));
+        cache_ = std::make_unique<kvarn::KvCache>(settings_.cache, static_cast<uint32_t>(n_streams), static_cast<uint32_t>(n_cells),
+                                                  &memory_limit());
     }
     if (tensor->type == GGML_TYPE_F16 && fits && cache_->cells() == n_cells && cache_->stream_count() == n_streams) {
         cached->store = cache_->add_store(name.side, name.layer, cached->row_values());

@@ -86,6 +86,9 @@ ggml_backend_buffer_type_t buffer_type();
 // Adds what a cache says of itself.
 void add_account(const kvarn::CacheAccount & own, ggml_kvarn_account & account);
 
+// The cap that all caches of the process share.
+kvarn::MemoryLimit & memory_limit();
+
 // All live buffers of the process, summed up.
 void account_all(ggml_kvarn_account & account);
 

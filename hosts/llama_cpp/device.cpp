@@ -21,6 +21,7 @@ namespace {
 struct Shared {
     std::mutex mutex;
     Settings settings;
+    kvarn::MemoryLimit limit;
     std::set<CacheBuffer *> buffers;
     std::atomic<bool> saw_cache{false};
 };
@@ -221,6 +222,11 @@ Settings current_settings() {
 void set_current_settings(const Settings & settings) {
     std::lock_guard<std::mutex> lock(shared().mutex);
     shared().settings = settings;
+    shared().limit.set(settings.limit_bytes == 0 ? kvarn::MemoryLimit::kNone : settings.limit_bytes);
+}
+
+kvarn::MemoryLimit & memory_limit() {
+    return shared().limit;
 }
 
 bool saw_cache() {
@@ -235,6 +241,8 @@ CacheBuffer * buffer_of(const ggml_tensor * tensor) {
 
 void account_all(ggml_kvarn_account & account) {
     std::lock_guard<std::mutex> lock(shared().mutex);
+    account.limit_bytes = shared().settings.limit_bytes;
+    account.failed_batches = failed_batches();
     for (CacheBuffer * buffer : shared().buffers) {
         buffer->add_account(account);
     }

@@ -23,6 +23,8 @@ struct ggml_kvarn_account {
     uint64_t cells_in_use;       // cells that hold a token, over all streams and caches
     uint64_t sealed_tokens;      // of them in sealed tiles
     uint64_t moment_bytes;       // what is kept of queries (level best)
+    uint64_t limit_bytes;        // cap on records, exact rows and slack of all caches (KVARN_LIMIT); 0: none
+    uint64_t failed_batches;     // micro-batches that failed for want of memory
 };
 
 // "ggml_backend_kvarn_account": fills the account; false if struct_size is too small.
@@ -40,6 +42,7 @@ struct ggml_kvarn_settings {
                                  // host's cache of that type would round them and stay in f16, to compare codecs
     int64_t sink_tokens;         // KVARN_SINK
     int64_t tail_tokens;         // KVARN_TAIL: tokens, or GGML_KVARN_TAIL_NONE
+    int64_t limit_bytes;         // KVARN_LIMIT: cap on the memory of all caches of the process together, 0: none
 };
 
 // "ggml_backend_kvarn_configure": settings for cache buffers made from now on. Returns NULL, or one line that says what is

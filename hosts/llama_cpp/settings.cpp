@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "byte_count.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace ggml_kvarn {
@@ -94,6 +95,15 @@ std::string read_tile(Settings & settings) {
     return error;
 }
 
+std::string set_limit(Settings & settings, const char * limit) {
+    const auto bytes = parse_byte_count(limit);
+    if (!bytes) {
+        return std::string("'") + limit + "' is not an amount of memory such as 1G or 512M";
+    }
+    settings.limit_bytes = *bytes;
+    return {};
+}
+
 std::string set_isa(Settings &, const char * isa) {
     if (kvarn::select_kernels(isa)) {
         return {};
@@ -134,6 +144,9 @@ std::string read_environment(Settings & settings) {
         error = read_text(next, "KVARN_CODEC", set_codec);
     }
     if (error.empty()) {
+        error = read_text(next, "KVARN_LIMIT", set_limit);
+    }
+    if (error.empty()) {
         error = read_text(next, "KVARN_ISA", set_isa);
     }
     if (error.empty()) {
@@ -168,6 +181,9 @@ std::string configure(Settings & settings, const ggml_kvarn_settings * given) {
     } else if (given->tail_tokens >= 0) {
         set_tail(next, static_cast<uint32_t>(given->tail_tokens));
     }
+    if (given->limit_bytes >= 0) {
+        next.limit_bytes = static_cast<uint64_t>(given->limit_bytes);
+    }
     settings = next;
     return {};
 }
@@ -179,7 +195,8 @@ std::string describe(const Settings & settings) {
                                   : first + " and last " + std::to_string(settings.cache.tail_tokens) + " tokens exact";
     const bool is_baseline = settings.codec != "kvarn" && !settings.cache.exact;
     const std::string codec = is_baseline ? ", codec " + settings.codec + " in f16 rows (evaluation only, no memory is saved)" : "";
-    return "preset " + settings.preset + codec + ", " + exact;
+    const std::string limit = settings.limit_bytes == 0 ? "" : ", caches limited to " + format_byte_count(settings.limit_bytes);
+    return "preset " + settings.preset + codec + ", " + exact + limit;
 }
 
 }  // namespace ggml_kvarn

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace kvarn::program {
+namespace ggml_kvarn {
 namespace {
 
 TEST(ByteCount, AmountsAsPeopleWriteThem_AreBinaryUnits) {
@@ -29,4 +29,4 @@ TEST(ByteCount, Text_HasOneDigitBehindThePoint) {
 }
 
 }  // namespace
-}  // namespace kvarn::program
+}  // namespace ggml_kvarn
