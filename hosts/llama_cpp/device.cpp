@@ -10,6 +10,7 @@
 #include "ggml-backend-impl.h"
 #include "ggml-impl.h"
 #include "graph_backend.hpp"
+#include "host_features.hpp"
 #include "layer_probe.hpp"
 #include "machine_memory.hpp"
 #include "plain_mode.hpp"
@@ -158,7 +159,7 @@ void dev_get_props(ggml_backend_dev_t dev, ggml_backend_dev_props * props) {
     props->description = dev_get_description(dev);
     props->type = dev_get_type(dev);
     dev_get_memory(dev, &props->memory_free, &props->memory_total);
-    props->caps.mmap_support = true;
+    allow_mmap(props->caps);
 }
 
 ggml_backend_t dev_init_backend(ggml_backend_dev_t dev, const char *) {

@@ -8,6 +8,7 @@
 #include "ggml-impl.h"
 #include "ggml-kvarn.h"
 #include "graph_backend.hpp"
+#include "host_version.hpp"
 #include "layer_probe.hpp"
 #include "settings.hpp"
 
@@ -71,11 +72,13 @@ void * reg_get_proc_address(ggml_backend_reg_t, const char * name) {
 
 // A host of another version has other tables behind the same API number: refuse instead of crashing.
 bool host_matches() {
-    if (std::strcmp(ggml_version(), KVARN_GGML_VERSION) == 0) {
+    const HostVersion built_for = {KVARN_GGML_VERSION, KVARN_GGML_COMMIT};
+    const HostVersion host = {ggml_version(), ggml_commit()};
+    if (!is_other_host(built_for, host)) {
         return true;
     }
-    GGML_LOG_ERROR("KVarN: this plugin was built for ggml %s, the host is ggml %s: build it for this host (./kvarn exec does)\n",
-                   KVARN_GGML_VERSION, ggml_version());
+    GGML_LOG_ERROR("KVarN: this plugin was built for ggml %s (%s), the host is ggml %s (%s): build it for this host (./kvarn exec does)\n",
+                   KVARN_GGML_VERSION, KVARN_GGML_COMMIT, ggml_version(), ggml_commit());
     return false;
 }
 

@@ -48,7 +48,7 @@ class Streams {
     return status;
   }
 
-  std::vector<HalfBits> rows(std::uint32_t stream) const {
+  std::vector<HalfBits> rows(std::uint32_t stream) {
     std::vector<HalfBits> all(std::size_t{lengths_[stream]} * kRow);
     for (std::uint32_t cell = 0; cell < lengths_[stream]; ++cell) cache_.read_row(k_, stream, cell, &all[cell * kRow]);
     return all;

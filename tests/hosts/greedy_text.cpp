@@ -1,10 +1,11 @@
 // Greedy decoding of one or more prompts side by side: prints the tokens each sequence generated, one line a sequence, with the
 // gap between the two best logits at every step so that a divergence can be told from a float tie.
 //
-//   greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS [unified|separate|alone] [repeat N]
+//   greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS [unified|separate|alone|saved] [repeat N]
 //
 // PROMPTS: a file, prompts separated by lines of "===". unified: all in one stream, interleaved; separate: a stream each;
-// alone: one after the other in a context of one sequence. The plugin is loaded as GGML_BACKEND_PATH says.
+// alone: one after the other in a context of one sequence; saved: like alone, but the state is saved after the prompt, and every
+// second repeat starts from what the repeat before it saved. The plugin is loaded as GGML_BACKEND_PATH says.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -30,12 +31,14 @@ struct Options {
     int repeats = 1;
 };
 
+using Prompts = std::vector<std::vector<llama_token>>;
+
 struct Generated {
     std::vector<llama_token> tokens;
     std::vector<float> gaps;
 };
 
-std::vector<std::string> read_prompts(const char * path) {
+std::vector<std::string> load_prompts(const char * path) {
     std::ifstream file(path);
     std::vector<std::string> prompts(1);
     for (std::string line; std::getline(file, line);) {
@@ -87,11 +90,17 @@ void add(llama_batch & batch, llama_token token, llama_pos position, llama_seq_i
     batch.logits[at] = wants_logits ? 1 : 0;
 }
 
-// Decodes all prompts, then one token of every sequence a step.
-bool generate(llama_context * context, const Options & options, const std::vector<std::vector<llama_token>> & prompts,
-              std::vector<Generated> & out) {
-    const int n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context)));
-    llama_batch batch = llama_batch_init(static_cast<int32_t>(llama_n_batch(context)), 0, 1);
+llama_batch make_batch(llama_context * context) {
+    return llama_batch_init(static_cast<int32_t>(llama_n_batch(context)), 0, 1);
+}
+
+int vocab_size(llama_context * context) {
+    return llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(context)));
+}
+
+// Decodes all prompts and picks the first token of each.
+bool read_prompts(llama_context * context, const Prompts & prompts, std::vector<Generated> & out) {
+    llama_batch batch = make_batch(context);
     out.assign(prompts.size(), {});
     bool ok = true;
     for (size_t sequence = 0; sequence < prompts.size() && ok; ++sequence) {
@@ -103,21 +112,48 @@ bool generate(llama_context * context, const Options & options, const std::vecto
             }
         }
         if (ok) {
-            pick(context, -1, n_vocab, out[sequence]);
+            pick(context, -1, vocab_size(context), out[sequence]);
         }
     }
-    for (int step = 1; step < options.tokens && ok; ++step) {
+    llama_batch_free(batch);
+    return ok;
+}
+
+// Decodes one token of every sequence a step, behind the first that read_prompts picked.
+bool generate(llama_context * context, int tokens, const Prompts & prompts, std::vector<Generated> & out) {
+    llama_batch batch = make_batch(context);
+    bool ok = true;
+    for (int step = 1; step < tokens && ok; ++step) {
         for (size_t sequence = 0; sequence < prompts.size(); ++sequence) {
             const auto position = static_cast<llama_pos>(prompts[sequence].size()) + step - 1;
             add(batch, out[sequence].tokens.back(), position, static_cast<llama_seq_id>(sequence), true);
         }
         ok = decode(context, batch);
         for (size_t sequence = 0; sequence < prompts.size() && ok; ++sequence) {
-            pick(context, static_cast<int32_t>(sequence), n_vocab, out[sequence]);
+            pick(context, static_cast<int32_t>(sequence), vocab_size(context), out[sequence]);
         }
     }
     llama_batch_free(batch);
     return ok;
+}
+
+// A context as it was after the prompts.
+struct SavedState {
+    std::vector<uint8_t> bytes;
+    std::vector<Generated> generated;
+};
+
+SavedState save(llama_context * context, const std::vector<Generated> & generated) {
+    SavedState state;
+    state.bytes.resize(llama_state_get_size(context));
+    state.bytes.resize(llama_state_get_data(context, state.bytes.data(), state.bytes.size()));
+    state.generated = generated;
+    return state;
+}
+
+bool restore(llama_context * context, const SavedState & state, std::vector<Generated> & out) {
+    out = state.generated;
+    return !state.bytes.empty() && llama_state_set_data(context, state.bytes.data(), state.bytes.size()) == state.bytes.size();
 }
 
 void print(const std::vector<Generated> & sequences) {
@@ -129,7 +165,7 @@ void print(const std::vector<Generated> & sequences) {
     }
 }
 
-bool run(llama_model * model, const Options & options, const std::vector<std::vector<llama_token>> & prompts) {
+bool run(llama_model * model, const Options & options, const Prompts & prompts) {
     llama_context_params params = llama_context_default_params();
     params.n_seq_max = static_cast<uint32_t>(prompts.size());
     params.n_ctx = options.layout == "separate" ? options.context * params.n_seq_max : options.context;
@@ -141,10 +177,19 @@ bool run(llama_model * model, const Options & options, const std::vector<std::ve
     if (context == nullptr) {
         return false;
     }
+    const bool saves = options.layout == "saved";
+    SavedState state;
     for (int repeat = 0; repeat < options.repeats; ++repeat) {
         std::vector<Generated> out;
         llama_memory_clear(llama_get_memory(context.get()), repeat % 2 == 0);
-        if (!generate(context.get(), options, prompts, out)) {
+        const bool restores = saves && repeat % 2 == 1;
+        if (!(restores ? restore(context.get(), state, out) : read_prompts(context.get(), prompts, out))) {
+            return false;
+        }
+        if (saves && !restores) {
+            state = save(context.get(), out);
+        }
+        if (!generate(context.get(), options.tokens, prompts, out)) {
             return false;
         }
         print(out);
@@ -156,12 +201,12 @@ bool run(llama_model * model, const Options & options, const std::vector<std::ve
 
 int main(int argc, char ** argv) {
     if (argc < 8) {
-        std::fprintf(stderr, "usage: greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS unified|separate|alone [repeats]\n");
+        std::fprintf(stderr, "usage: greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS unified|separate|alone|saved [repeats]\n");
         return 2;
     }
     Options options;
     options.model = argv[1];
-    options.prompts = read_prompts(argv[2]);
+    options.prompts = load_prompts(argv[2]);
     options.tokens = std::atoi(argv[3]);
     options.context = static_cast<uint32_t>(std::atoi(argv[4]));
     options.ubatch = static_cast<uint32_t>(std::atoi(argv[5]));
@@ -182,11 +227,11 @@ int main(int argc, char ** argv) {
     if (model == nullptr) {
         return 1;
     }
-    std::vector<std::vector<llama_token>> prompts;
+    Prompts prompts;
     for (const std::string & prompt : options.prompts) {
         prompts.push_back(tokenize(llama_model_get_vocab(model.get()), prompt));
     }
-    if (options.layout != "alone") {
+    if (options.layout == "unified" || options.layout == "separate") {
         return run(model.get(), options, prompts) ? 0 : 1;
     }
     for (const auto & prompt : prompts) {
