@@ -3,9 +3,14 @@
 
 # need_pip NAME: sets pip_path to the file of this pin, fetched with pip if it is not in the cache.
 need_pip() {
-  local name=$1 version sha kind folder
-  read -r version sha kind <<<"$(pin pip "$name")"
-  folder=$cache_dir/downloads/$sha
+  local version sha kind
+  read -r version sha kind <<<"$(pin pip "$1")"
+  need_pip_file "$1" "$version" "$sha" "$kind"
+}
+
+# need_pip_file NAME VERSION SHA256 KIND: the same for a file that is not under a pin of its own.
+need_pip_file() {
+  local name=$1 version=$2 sha=$3 kind=$4 folder=$cache_dir/downloads/$3
   pip_path=$(find "$folder" -maxdepth 1 -type f 2>/dev/null | head -n 1) || pip_path=""
   [[ -z $pip_path ]] || return 0
   take_lock

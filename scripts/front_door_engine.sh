@@ -67,12 +67,21 @@ need_engine_source() {
   local version ggml_version sdist
   read -r version ggml_version sdist <<<"$(pin engine llama.cpp)"
   need_pip "$sdist"
+  unpack_llama_cpp "$pip_path" "$engine_source"
+}
+
+# unpack_llama_cpp SDIST FOLDER: the llama.cpp tree inside a source distribution, wherever that keeps it.
+unpack_llama_cpp() {
+  local inside slashes log=$cache_dir/logs/unpack.log
   need_space 1200 "llama.cpp"
-  rm -rf "$engine_source.partial"
-  mkdir -p "$engine_source.partial"
-  run_step "unpacking llama.cpp $version" "$cache_dir/logs/unpack.log" tar -xzf "$pip_path" -C "$engine_source.partial" \
-    --strip-components=3 --wildcards '*/vendor/llama.cpp/*' || explain_failure "unpacking llama.cpp" "$cache_dir/logs/unpack.log"
-  mv "$engine_source.partial" "$engine_source"
+  inside=$(tar -tzf "$1" | sed -n 's#/llama\.cpp/ggml/CMakeLists\.txt$#/llama.cpp#p')
+  [[ -n $inside && $inside != *$'\n'* ]] || fail "no llama.cpp in $1" "take a source distribution that holds its whole tree"
+  slashes=${inside//[^\/]/}
+  rm -rf "$2.partial"
+  mkdir -p "$2.partial"
+  run_step "unpacking llama.cpp" "$log" tar -xzf "$1" -C "$2.partial" --strip-components=$((${#slashes} + 1)) "$inside" ||
+    explain_failure "unpacking llama.cpp" "$log"
+  mv "$2.partial" "$2"
 }
 
 # engine_target_ready TARGET: whether an earlier run finished it (its stamp) and its file is still there.

@@ -83,7 +83,7 @@ source_version() {
 }
 
 # find_ggml_source PROGRAM: sets source to a tree of exactly this version: the one named by the user, the one that the build
-# directory around the library was made from, or the pinned one.
+# directory around the library was made from, or a pinned one.
 find_ggml_source() {
   local folder pinned_ggml pinned_version sdist
   folder=$(dirname "$(readlink -f "$library")")
@@ -91,13 +91,20 @@ find_ggml_source() {
     [[ -z $source || $(source_version "$source") != "$version" ]] || return 0
   done
   read -r pinned_version pinned_ggml sdist <<<"$(pin engine llama.cpp)"
-  [[ $pinned_ggml == "$version" ]] || fail "$1 uses ggml $version and its source is not here (pinned: $pinned_ggml)" \
+  if [[ $pinned_ggml != "$version" && -n $(pin host "$version") ]]; then
+    need_host_source "$version"
+    return 0
+  fi
+  [[ $pinned_ggml == "$version" ]] || fail "$1 uses ggml $version and its source is not here (pinned: $(host_versions))" \
     "set KVARN_LLAMA_CPP_SOURCE to the llama.cpp source it was built from"
   local KVARN_LLAMA_CPP_BUILD=""
   engine_paths
   need_engine_source
   source=$engine_source
 }
+
+# source_commit: the commit of the source, if it is a checkout of its own.
+source_commit() { [[ ! -e $source/.git ]] || git -C "$source" rev-parse HEAD 2>/dev/null || true; }
 
 cmake_home() { sed -n 's/^CMAKE_HOME_DIRECTORY:INTERNAL=//p' "$1/CMakeCache.txt" 2>/dev/null || true; }
 
@@ -114,7 +121,7 @@ find_sibling_library() {
 build_foreign_plugin() {
   local key folder sibling log=$cache_dir/logs/plugin-build.log
   sibling=$(find_sibling_library)
-  key=$(printf '%s\n' "$(readlink -f "$library")" "$source" "$version" "$(compiler_version)" | sha256sum)
+  key=$(printf '%s\n' "$(readlink -f "$library")" "$source" "$version" "$(source_commit)" "$(compiler_version)" | sha256sum)
   folder=$KVARN_ROOT/build/plugin-$version-${key:0:8}
   plugin=$folder/bin/libggml-kvarn.so
   take_lock

@@ -1,7 +1,6 @@
 // Whether the ggml that loads the plugin is the one that its headers were taken from. Knows neither headers nor libraries.
 #pragma once
 
-#include <algorithm>
 #include <string_view>
 
 namespace ggml_kvarn {
@@ -13,19 +12,9 @@ struct HostVersion {
     std::string_view commit;
 };
 
-// True if both commits are known and are not the same one; how far each is abbreviated does not matter.
-inline bool commits_differ(std::string_view one, std::string_view other) {
-    constexpr std::string_view UNKNOWN = "unknown";
-    const auto bare = [](std::string_view commit) { return commit.substr(0, commit.find('-')); };
-    const std::string_view left = bare(one);
-    const std::string_view right = bare(other);
-    const size_t shared = std::min(left.size(), right.size());
-    return shared > 0 && left != UNKNOWN && right != UNKNOWN && left.substr(0, shared) != right.substr(0, shared);
-}
-
-// Tables, op numbers and structs move between versions and between commits of one version, behind an unchanged API number.
-inline bool is_other_host(const HostVersion & built_for, const HostVersion & host) {
-    return built_for.version != host.version || commits_differ(built_for.commit, host.commit);
-}
+// True if the host is not the one that the plugin was built for: tables, op numbers and structs move between versions, and between
+// commits of one version, behind an unchanged API number. A commit that is unknown is not held against the host; how far each is
+// abbreviated does not matter.
+bool is_other_host(const HostVersion & built_for, const HostVersion & host);
 
 }  // namespace ggml_kvarn

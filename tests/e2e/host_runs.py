@@ -21,7 +21,8 @@ def environment(paths, preset, **settings):
 
 
 def run(paths, preset, command, timeout=1200, folder=None, **settings):
-    return subprocess.run([str(part) for part in command], env=environment(paths, preset, **settings), text=True,
+    launcher = os.environ.get("KVARN_HOST_LAUNCHER", "").split()  # what starts a program that needs another C library
+    return subprocess.run([*launcher, *(str(part) for part in command)], env=environment(paths, preset, **settings), text=True,
                           capture_output=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL, cwd=folder)
 
 

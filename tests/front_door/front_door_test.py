@@ -23,7 +23,7 @@ MODEL_BYTES = b"GGUF" + bytes(range(200))
 DRIVER = """
 set -Eeuo pipefail
 KVARN_ROOT=$1; shift
-for part in output pins download engine project exec test bench clean doctor plan; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
+for part in output pins download engine project exec hosts test bench clean doctor plan; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
 make_cache_dir
 "$@"
 """
@@ -297,7 +297,7 @@ def test_help_names_every_command_and_option_of_the_program(env):
 def test_pins_are_complete():
     lines = [line.split("#")[0].split() for line in (ROOT / "pins.txt").read_text().splitlines()]
     pins = [line for line in lines if line]
-    assert {line[0] for line in pins} == {"apt", "deb", "pip", "model", "engine"}
+    assert {line[0] for line in pins} == {"apt", "deb", "pip", "model", "engine", "host", "suite"}
     for line in pins:
-        if line[0] in ("pip", "deb", "model"):
+        if line[0] in ("pip", "deb", "model", "host"):
             assert any(re.fullmatch(r"[0-9a-f]{64}", field) for field in line), line
