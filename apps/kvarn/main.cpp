@@ -8,6 +8,7 @@
 #include "doctor_command.hpp"
 #include "plan_command.hpp"
 #include "run_command.hpp"
+#include "serve_choices.hpp"
 
 namespace kvarn::program {
 namespace {
@@ -52,6 +53,17 @@ void add_plan_options(CLI::App& command, PlanOptions& options) {
   command.add_flag("--json", options.json, "everything as one line of JSON");
 }
 
+void add_serve_options(CLI::App& command, ServeOptions& options) {
+  command.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
+  command.add_option("--agents", options.agents, "contexts that stay in the cache")->check(CLI::Range(1, 256));
+  command
+      .add_option("--context-per-agent", options.context_tokens, "tokens of each; default: what fits and was trained")
+      ->check(CLI::Range(1, 1 << 24));
+  command.add_option("--ram", options.memory_bytes, "memory for everything, such as 8G; default: what is available")
+      ->transform(CLI::Validator(take_byte_count, "BYTES"));
+  command.add_option("server", options.server_options, "options of llama-server, after --");
+}
+
 void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
   command.add_option("-p,--prompt", options.prompt, "prompt");
@@ -86,6 +98,9 @@ int run_program(int argc, char** argv) {
   PlanOptions plan_options;
   CLI::App& plan_command = *app.add_subcommand("plan", "what contexts cost and how many fit, for every preset");
   add_plan_options(plan_command, plan_options);
+  ServeOptions serve_options;
+  CLI::App& serve_command = *app.add_subcommand("serve-choices", "what ./kvarn serve picks for llama-server, and why");
+  add_serve_options(serve_command, serve_options);
   std::string doctor_model;
   CLI::App& doctor_command = *app.add_subcommand("doctor", "what was found and what would be used");
   doctor_command.add_option("-m,--model", doctor_model, "model to look at");
@@ -96,6 +111,10 @@ int run_program(int argc, char** argv) {
   }
   if (plan_command.parsed()) {
     plan(plan_options);
+    return 0;
+  }
+  if (serve_command.parsed()) {
+    serve_choices(serve_options);
     return 0;
   }
   return doctor(doctor_model) ? 0 : 1;

@@ -84,6 +84,12 @@ std::uint64_t MemoryPlan::needed_bytes(const PlannedCache& cache, const Contexts
   return cache_bytes(cache, contexts) + prompt_bytes(cache, contexts) + other_bytes(contexts);
 }
 
+bool MemoryPlan::fits(const PlannedCache& cache, const Contexts& contexts, std::uint64_t memory_bytes) {
+  if (needed_bytes(cache, contexts) > memory_bytes) return false;
+  const std::uint64_t limit = engine_->account().value_or(ggml_kvarn_account{}).limit_bytes;
+  return cache.is_host || limit == 0 || cache_bytes(cache, contexts) + prompt_bytes(cache, contexts) <= limit;
+}
+
 std::uint64_t MemoryPlan::f16_bytes(const Contexts& contexts) {
   const ggml_kvarn_account account = planned({.preset = "f16"}, contexts, 1);
   return account.f16_bytes + account.plain_bytes;
@@ -98,7 +104,7 @@ double MemoryPlan::bytes_per_token(const PlannedCache& cache) {
 std::uint64_t MemoryPlan::contexts_that_fit(const PlannedCache& cache, std::uint64_t tokens,
                                             std::uint64_t memory_bytes) {
   return last_that_fits(1, kMaxContexts, [&](std::uint64_t count) {
-    return needed_bytes(cache, {count, tokens}) <= memory_bytes;
+    return this->fits(cache, {count, tokens}, memory_bytes);
   });
 }
 
@@ -106,7 +112,7 @@ std::uint64_t MemoryPlan::tokens_that_fit(const PlannedCache& cache, std::uint64
                                           std::uint64_t memory_bytes) {
   const std::uint64_t limit = kMaxTokens / contexts;
   return last_that_fits(kContextStep, limit, [&](std::uint64_t tokens) {
-    return needed_bytes(cache, {contexts, tokens}) <= memory_bytes;
+    return this->fits(cache, {contexts, tokens}, memory_bytes);
   });
 }
 

@@ -39,6 +39,8 @@ class MemoryPlan {
   // Weights, compute buffers, and what a program takes besides.
   std::uint64_t other_bytes(const Contexts& contexts);
   std::uint64_t needed_bytes(const PlannedCache& cache, const Contexts& contexts);
+  // Within memory, and within the cap that the plugin's settings put on our caches.
+  bool fits(const PlannedCache& cache, const Contexts& contexts, std::uint64_t memory_bytes);
   // f16 rows of the tokens in use, sliding windows cut short.
   std::uint64_t f16_bytes(const Contexts& contexts);
   // What one more token takes in a long context.

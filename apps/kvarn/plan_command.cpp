@@ -36,6 +36,7 @@ struct PlanTable {
   std::uint64_t memory_bytes = 0;
   std::uint64_t weight_bytes = 0;
   std::uint64_t other_bytes = 0;  // beside caches and weights, with one context of the first length
+  std::uint64_t limit_bytes = 0;  // cap on our caches, 0: none
   std::uint64_t trained_tokens = 0;
   std::vector<PlanRow> rows;  // the host's first
 };
@@ -71,6 +72,7 @@ PlanTable make_table(const PlanOptions& options, const Engine& engine) {
   table.memory_bytes = options.memory_bytes > 0 ? options.memory_bytes : ggml_kvarn::machine_memory().available_bytes;
   table.weight_bytes = model.weight_bytes();
   table.other_bytes = memory.other_bytes({1, lengths.front()}) - model.weight_bytes();
+  table.limit_bytes = engine.account().value_or(ggml_kvarn_account{}).limit_bytes;
   table.trained_tokens = model.trained_context_tokens();
   for (const auto& [name, cache] : planned_caches(options)) {
     PlanRow row{name, memory.bytes_per_token(cache), memory.tokens_that_fit(cache, 1, table.memory_bytes), {}};
@@ -96,6 +98,9 @@ void print_table(const PlanTable& table) {
   fmt::print("{} of memory: {} weights (mapped from the file), {} compute buffers and program, the rest for caches\n\n",
              ggml_kvarn::format_byte_count(table.memory_bytes), ggml_kvarn::format_byte_count(table.weight_bytes),
              ggml_kvarn::format_byte_count(table.other_bytes));
+  if (table.limit_bytes != 0) {
+    fmt::print("KVarN's caches are limited to {} (KVARN_LIMIT)\n\n", ggml_kvarn::format_byte_count(table.limit_bytes));
+  }
   fmt::print("{:<15}{:>9}{:>12}", "", "bytes", "longest");
   for (const PlanColumn& column : table.rows.front().columns) {
     fmt::print("  |{:>26}", fmt::format("contexts of {} tokens", column.tokens));
@@ -120,6 +125,7 @@ void print_json(const PlanTable& table) {
                                 {"memory_bytes", table.memory_bytes},
                                 {"weight_bytes", table.weight_bytes},
                                 {"other_bytes", table.other_bytes},
+                                {"limit_bytes", table.limit_bytes},
                                 {"trained_context_tokens", table.trained_tokens},
                                 {"presets", nlohmann::ordered_json::array()}};
   for (const PlanRow& row : table.rows) {

@@ -1,5 +1,6 @@
 #include "device.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <set>
@@ -131,20 +132,30 @@ const char * dev_get_description(ggml_backend_dev_t) {
     return "compressed KV cache in host memory";
 }
 
-// Bits per value of a sealed tile at D = 128 against 16: how many nominal bytes one real byte holds.
-double nominal_per_byte(const kvarn::CacheConfig & config) {
+// How many nominal bytes one byte holds in a long context, before any model is known: rows of 64 channels, which carry the most
+// metadata of usual models, and a twentieth for the queries kept and for slack.
+double usual_nominal_per_byte(const kvarn::CacheConfig & config) {
     if (config.exact) {
         return 1.0;
     }
-    const double tokens = config.tile_tokens;
-    const double metadata_bits = 16.0 * (2.0 * 128.0 + tokens) / (128.0 * tokens);
-    return 16.0 / ((config.k_bits + config.v_bits) / 2.0 + metadata_bits);
+    const auto bytes = [&](kvarn::Side side, uint32_t bits) {
+        return static_cast<double>(kvarn::record_bytes(kvarn::tile_shape(side, config.tile_tokens, 64, bits)));
+    };
+    const double record_bytes = bytes(kvarn::Side::kKey, config.k_bits) + bytes(kvarn::Side::kValue, config.v_bits);
+    return 2.0 * 2.0 * 64.0 * config.tile_tokens / (1.05 * record_bytes);
 }
 
-// The host plans with nominal f16 sizes, so free memory is given in nominal bytes too: what fits, once compressed.
+// The host plans with nominal f16 sizes, so memory is given in nominal bytes too: what fits, once compressed. It asks after it has
+// planned a context, so the figure is that context's own.
 void dev_get_memory(ggml_backend_dev_t, size_t * free, size_t * total) {
-    const MachineMemory memory = machine_memory();
-    const double factor = nominal_per_byte(current_settings().cache);
+    const Settings settings = current_settings();
+    MachineMemory memory = machine_memory();
+    if (settings.limit_bytes != 0) {
+        const uint64_t left = settings.limit_bytes - std::min(settings.limit_bytes, memory_limit().taken());
+        memory.available_bytes = std::min(memory.available_bytes, left);
+        memory.total_bytes = std::min(memory.total_bytes, settings.limit_bytes);
+    }
+    const double factor = probed_nominal_per_byte(settings.cache).value_or(usual_nominal_per_byte(settings.cache));
     *free = static_cast<size_t>(static_cast<double>(memory.available_bytes) * factor);
     *total = static_cast<size_t>(static_cast<double>(memory.total_bytes) * factor);
 }

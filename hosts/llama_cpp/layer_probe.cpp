@@ -60,12 +60,14 @@ void note_attention(const ggml_tensor * op) {
     probe().value_of[k_root->name] = v_root->name;
 }
 
-kvarn::LayerSize layer_size(const ggml_kvarn_layer & layer) {
+// In one stream, the sequences share the cells of a window.
+kvarn::LayerSize layer_size(const ggml_kvarn_layer & layer, uint64_t sequences) {
     kvarn::LayerSize size;
     size.layer = layer.layer;
     size.heads = {layer.query_heads, layer.kv_heads, layer.k_dim, layer.v_dim};
     size.window_tokens = layer.window_tokens;
-    size.window_cells = layer.cells;
+    const uint64_t cells = uint64_t{layer.cells} * layer.streams / std::max<uint64_t>(sequences, 1);
+    size.window_cells = static_cast<uint32_t>(std::min<uint64_t>(cells, layer.cells));
     return size;
 }
 
@@ -114,6 +116,27 @@ uint32_t take_probed_layers(ggml_kvarn_layer * layers, uint32_t capacity) {
     return static_cast<uint32_t>(found.size());
 }
 
+std::optional<double> probed_nominal_per_byte(const kvarn::CacheConfig & config) {
+    std::lock_guard<std::mutex> lock(probe().mutex);
+    uint32_t cells = 0;
+    for (const auto & [name, layer] : probe().layers) {
+        cells = std::max(cells, layer.cells);
+    }
+    std::vector<kvarn::LayerSize> sizes;
+    double nominal = 0.0;
+    for (auto [name, layer] : probe().layers) {
+        layer.window_tokens = layer.cells < cells ? 1 : 0;  // fewer cells than the context has: a window, always exact
+        sizes.push_back(layer_size(layer, layer.streams));
+        nominal += 2.0 * layer.kv_heads * (layer.k_dim + layer.v_dim) * layer.cells * layer.streams;
+    }
+    if (nominal == 0.0) {
+        return std::nullopt;
+    }
+    const uint64_t streams = probe().layers.begin()->second.streams;
+    const kvarn::CacheAccount account = kvarn::size_of_caches(config, sizes, {streams, cells, 1});
+    return nominal / static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes);
+}
+
 const char * plan_caches(const ggml_kvarn_load * load, ggml_kvarn_account * out) {
     static thread_local std::string error;
     if (load == nullptr || load->struct_size != sizeof(ggml_kvarn_load) || out == nullptr ||
@@ -134,7 +157,7 @@ const char * plan_caches(const ggml_kvarn_load * load, ggml_kvarn_account * out)
     for (uint32_t at = 0; at < load->n_layers; ++at) {
         out->plain_bytes += load->layers[at].plain_bytes;
         if (load->layers[at].query_heads != 0) {
-            layers.push_back(layer_size(load->layers[at]));
+            layers.push_back(layer_size(load->layers[at], load->sequences));
         }
     }
     const kvarn::CacheAccount account = kvarn::size_of_caches(settings.cache, layers, {load->sequences, load->tokens, load->batch_tokens});

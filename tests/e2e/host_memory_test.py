@@ -33,6 +33,12 @@ def limited_server(paths, log, *arguments, **settings):
             process.wait(timeout=60)
 
 
+def post(address, path, body):
+    request = urllib.request.Request(address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        return json.load(answer)
+
+
 def memory_bytes(process, field):
     with open(f"/proc/{process.pid}/status", encoding="utf-8") as status:
         line = next(line for line in status if line.startswith(field + ":"))
@@ -75,6 +81,18 @@ def test_a_full_cache_fails_the_request_and_serves_the_next(paths, tmp_path, lay
     said = [line for line in log.read_text().splitlines() if "the cache is full" in line]
     assert said and all("of 16.0 MiB, KVARN_LIMIT" in line for line in said)
     assert len(said) == 2, said
+
+
+def test_fit_chooses_a_context_that_the_limit_can_hold(paths, tmp_path):
+    log = tmp_path / "log"
+    options = ["--fit", "on", "--fit-target", 0, "--fit-ctx", 512, "-np", 1, "--cache-ram", 0, "-ub", 128, "-b", 128]
+    with limited_server(paths, log, *options, limit="20M") as (address, _):
+        with urllib.request.urlopen(address + "/props", timeout=60) as answer:
+            context = json.load(answer)["default_generation_settings"]["n_ctx"]
+        assert 1024 <= context < 8192, "chosen for the limit, beyond what f16 would hold (910 tokens)"
+        text = paths.text.read_text()
+        tokens = post(address, "/tokenize", {"content": text[:8 * context]})["tokens"][:context - 64]
+        assert complete(address, tokens, tokens=8)
 
 
 def test_a_request_beside_one_that_fails_can_be_made_again(paths, tmp_path):

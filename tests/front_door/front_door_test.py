@@ -23,7 +23,7 @@ MODEL_BYTES = b"GGUF" + bytes(range(200))
 DRIVER = """
 set -Eeuo pipefail
 KVARN_ROOT=$1; shift
-for part in output pins download engine project exec hosts test bench clean doctor plan; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
+for part in output pins download engine project exec hosts test bench clean doctor plan serve; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
 make_cache_dir
 "$@"
 """
