@@ -128,10 +128,10 @@ compare_digests() {
   fi
 }
 
-# Everything of ours again under the address and undefined behaviour sanitizers: unit tests, then one generation in the real
-# host, with tiles so small that they are sealed.
+# Everything of ours again under the address and undefined behaviour sanitizers: unit tests, then one generation and random
+# schedules of cache operations in the real host, with tiles so small that they are sealed.
 run_sanitized_tests() {
-  local folder=$KVARN_ROOT/build/asan log=$cache_dir/logs/asan-build.log
+  local folder=$KVARN_ROOT/build/asan log=$cache_dir/logs/asan-build.log preset layout
   take_lock
   [[ -f $folder/build.ninja ]] || (cd "$KVARN_ROOT" && cmake --preset asan "-DKVARN_LLAMA_CPP_SOURCE=$engine_source" \
     "-DKVARN_LLAMA_CPP_BUILD=$engine_build" >"$log" 2>&1) ||
@@ -140,6 +140,11 @@ run_sanitized_tests() {
   release_lock
   run_unit_tests "$folder"
   run_sanitized_generation "$folder"
+  for preset in f16 k8v8 k4v4 k2v2; do
+    for layout in unified separate; do
+      run_sanitized_schedule "$folder" "$preset" "$layout"
+    done
+  done
 }
 
 run_sanitized_generation() {
@@ -149,6 +154,19 @@ run_sanitized_generation() {
     passed=$((passed + 1))
   else
     note "one generation under the sanitizers failed: $log"
+    failed=$((failed + 1))
+  fi
+}
+
+# run_sanitized_schedule BUILD PRESET LAYOUT: as tests/e2e/host_schedule_test.py does.
+run_sanitized_schedule() {
+  local log=$cache_dir/logs/asan-schedule-$2-$3.log
+  if KVARN_PRESET=$2 KVARN_TILE=16 KVARN_SINK=16 KVARN_TAIL=16 GGML_BACKEND_PATH=$1/bin/libggml-kvarn.so \
+    "$1/bin/host_schedule" --model window --layout "$3" --seed 5 --steps 3000 >"$log" 2>&1 &&
+    ! grep -qE 'runtime error|Sanitizer' "$log"; then
+    passed=$((passed + 1))
+  else
+    note "a random schedule under the sanitizers failed: $log"
     failed=$((failed + 1))
   fi
 }

@@ -1,4 +1,4 @@
-"""Random schedules over eight sequences, on the plugin's cache and on the host's own: see tests/hosts/schedule_oracle.hpp for what is compared."""
+"""Random schedules over eight sequences, on the plugin's cache and on the host's own; tests/hosts/schedule_oracle.hpp says what is compared."""
 
 import re
 
@@ -56,5 +56,5 @@ def test_a_hundred_thousand_steps(paths, preset, case):
 @pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
 def test_two_thousand_steps_of_a_real_model(paths, preset):
-    options = ["--model", paths.smollm2, "--layout", "unified", "--context", 2048, "--longest", 400, "--threads", 2, "--steps", 2000]
+    options = ["--model", paths.smollm2, "--layout", "unified", "--context", 2048, "--longest", 400, "--steps", 2000]
     expect_no_mismatch(paths, preset, *options, "--watch-every", 8)
