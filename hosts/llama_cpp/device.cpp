@@ -155,9 +155,12 @@ void dev_get_memory(ggml_backend_dev_t, size_t * free, size_t * total) {
         memory.available_bytes = std::min(memory.available_bytes, left);
         memory.total_bytes = std::min(memory.total_bytes, settings.limit_bytes);
     }
-    const double factor = probed_nominal_per_byte(settings.cache).value_or(usual_nominal_per_byte(settings.cache));
-    *free = static_cast<size_t>(static_cast<double>(memory.available_bytes) * factor);
-    *total = static_cast<size_t>(static_cast<double>(memory.total_bytes) * factor);
+    const auto nominal = [&](uint64_t bytes) {
+        const double usual = static_cast<double>(bytes) * usual_nominal_per_byte(settings.cache);
+        return static_cast<size_t>(nominal_bytes_that_fit(settings.cache, bytes).value_or(static_cast<uint64_t>(usual)));
+    };
+    *free = nominal(memory.available_bytes);
+    *total = nominal(memory.total_bytes);
 }
 
 enum ggml_backend_dev_type dev_get_type(ggml_backend_dev_t) {

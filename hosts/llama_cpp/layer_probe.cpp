@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::string_view MEMORY_PREFIX = "cache_";  // of all tensors of the host's memory modules
 
+constexpr uint64_t BATCH_TOKENS = 512;  // of a prompt's micro-batch, the host's default: exact while it is at work
+
 // Memory tensors by name: as many bytes as the host counts, and what attention over a pair of them looks like.
 struct Probe {
     std::mutex mutex;
@@ -71,6 +73,41 @@ kvarn::LayerSize layer_size(const ggml_kvarn_layer & layer, uint64_t sequences) 
     return size;
 }
 
+// The context that the host planned last. Layers with fewer cells than others have a window and stay exact.
+struct PlannedContext {
+    std::vector<kvarn::LayerSize> layers;
+    uint32_t cells = 0;  // of one stream; 0: no context was planned
+    uint64_t streams = 0;
+};
+
+PlannedContext last_planned() {
+    std::lock_guard<std::mutex> lock(probe().mutex);
+    PlannedContext context;
+    for (const auto & [name, layer] : probe().layers) {
+        context.cells = std::max(context.cells, layer.cells);
+        context.streams = layer.streams;
+    }
+    for (auto [name, layer] : probe().layers) {
+        layer.window_tokens = layer.cells < context.cells ? 1 : 0;
+        context.layers.push_back(layer_size(layer, layer.streams));
+    }
+    return context;
+}
+
+uint64_t cache_bytes(const kvarn::CacheConfig & config, const PlannedContext & context, const kvarn::CacheLoad & load) {
+    const kvarn::CacheAccount account = kvarn::size_of_caches(config, context.layers, load);
+    return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes;
+}
+
+uint64_t nominal_bytes(const PlannedContext & context, uint64_t tokens) {
+    uint64_t total = 0;
+    for (const kvarn::LayerSize & layer : context.layers) {
+        const uint64_t values = uint64_t{layer.heads.kv_heads} * (layer.heads.dim_k + layer.heads.dim_v);
+        total += values * sizeof(kvarn::HalfBits) * std::min<uint64_t>(tokens, layer.window_cells) * context.streams;
+    }
+    return total;
+}
+
 }  // namespace
 
 void note_probe(const ggml_tensor * op) {
@@ -116,25 +153,25 @@ uint32_t take_probed_layers(ggml_kvarn_layer * layers, uint32_t capacity) {
     return static_cast<uint32_t>(found.size());
 }
 
-std::optional<double> probed_nominal_per_byte(const kvarn::CacheConfig & config) {
-    std::lock_guard<std::mutex> lock(probe().mutex);
-    uint32_t cells = 0;
-    for (const auto & [name, layer] : probe().layers) {
-        cells = std::max(cells, layer.cells);
-    }
-    std::vector<kvarn::LayerSize> sizes;
-    double nominal = 0.0;
-    for (auto [name, layer] : probe().layers) {
-        layer.window_tokens = layer.cells < cells ? 1 : 0;  // fewer cells than the context has: a window, always exact
-        sizes.push_back(layer_size(layer, layer.streams));
-        nominal += 2.0 * layer.kv_heads * (layer.k_dim + layer.v_dim) * layer.cells * layer.streams;
-    }
-    if (nominal == 0.0) {
+std::optional<uint64_t> nominal_bytes_that_fit(const kvarn::CacheConfig & config, uint64_t memory_bytes) {
+    const PlannedContext context = last_planned();
+    if (context.cells == 0) {
         return std::nullopt;
     }
-    const uint64_t streams = probe().layers.begin()->second.streams;
-    const kvarn::CacheAccount account = kvarn::size_of_caches(config, sizes, {streams, cells, 1});
-    return nominal / static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes);
+    const auto taken = [&](uint64_t tokens) {
+        const uint64_t all = cache_bytes(config, context, {context.streams, tokens, 1});
+        return all + cache_bytes(config, context, {1, tokens, BATCH_TOKENS}) - cache_bytes(config, context, {1, tokens, 1});
+    };
+    if (const uint64_t full = taken(context.cells); full <= memory_bytes) {
+        const double per_byte = static_cast<double>(nominal_bytes(context, context.cells)) / static_cast<double>(full);
+        return static_cast<uint64_t>(static_cast<double>(memory_bytes) * per_byte);
+    }
+    uint64_t good = 0;
+    for (uint64_t bad = context.cells; bad - good > 1;) {
+        const uint64_t middle = good + (bad - good) / 2;
+        (taken(middle) <= memory_bytes ? good : bad) = middle;
+    }
+    return nominal_bytes(context, good);
 }
 
 const char * plan_caches(const ggml_kvarn_load * load, ggml_kvarn_account * out) {

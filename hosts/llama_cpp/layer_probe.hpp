@@ -17,9 +17,9 @@ void note_probe(const ggml_tensor * op);
 // Copies what was noted since the last call to layers[capacity] and forgets it. Returns how many there are, noted or not.
 uint32_t take_probed_layers(ggml_kvarn_layer * layers, uint32_t capacity);
 
-// How many nominal bytes of the context that the host planned last one byte of memory holds, when its cells are all in use;
-// nothing if none was planned.
-std::optional<double> probed_nominal_per_byte(const kvarn::CacheConfig & config);
+// How many nominal bytes of cache tensors fit into so much memory, if they belong to contexts like the one that the host planned
+// last and their cells are all in use; nothing if none was planned.
+std::optional<uint64_t> nominal_bytes_that_fit(const kvarn::CacheConfig & config, uint64_t memory_bytes);
 
 // Fills the account with what caches of these layers will take; nullptr, or one line that says what is wrong.
 const char * plan_caches(const ggml_kvarn_load * load, ggml_kvarn_account * out);

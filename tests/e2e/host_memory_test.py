@@ -85,11 +85,11 @@ def test_a_full_cache_fails_the_request_and_serves_the_next(paths, tmp_path, lay
 
 def test_fit_chooses_a_context_that_the_limit_can_hold(paths, tmp_path):
     log = tmp_path / "log"
-    options = ["--fit", "on", "--fit-target", 0, "--fit-ctx", 512, "-np", 1, "--cache-ram", 0, "-ub", 128, "-b", 128]
-    with limited_server(paths, log, *options, limit="20M") as (address, _):
+    options = ["--fit", "on", "--fit-target", 0, "--fit-ctx", 512, "-np", 1, "--cache-ram", 0, "-b", 512]
+    with limited_server(paths, log, *options, limit="28M") as (address, _):
         with urllib.request.urlopen(address + "/props", timeout=60) as answer:
             context = json.load(answer)["default_generation_settings"]["n_ctx"]
-        assert 1024 <= context < 8192, "chosen for the limit, beyond what f16 would hold (910 tokens)"
+        assert 1536 <= context < 4096, "chosen for the limit, beyond what f16 would hold (1,274 tokens)"
         text = paths.text.read_text()
         tokens = post(address, "/tokenize", {"content": text[:8 * context]})["tokens"][:context - 64]
         assert complete(address, tokens, tokens=8)
@@ -113,12 +113,12 @@ def test_a_request_beside_one_that_fails_can_be_made_again(paths, tmp_path):
 
 def test_a_system_without_memory_fails_the_request_and_serves_the_next(paths, tmp_path):
     log = tmp_path / "log"
-    options = ["-c", 16384, "-np", 1, "--cache-ram", 0, "--no-warmup"]
+    options = ["-c", 8192, "-np", 1, "--cache-ram", 0]
     with limited_server(paths, log, *options) as (address, process):
         before = complete(address, "The capital of France is")
-        limit = memory_bytes(process, "VmSize") + 24 * 2**20
+        limit = memory_bytes(process, "VmSize") + 8 * 2**20
         resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        fails(address, paths.text.read_text()[:40_000])
+        fails(address, paths.text.read_text()[:8000])
         resource.prlimit(process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         assert process.poll() is None and is_healthy(address)
         assert complete(address, "The capital of France is") == before
