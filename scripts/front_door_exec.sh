@@ -23,7 +23,7 @@ command_exec() {
 exec_pinned() {
   local name=$1
   shift
-  [[ $name == llama-* || $name == test-* ]] ||
+  [[ $name == llama-* || $name == test-* || $name == ggml-* ]] ||
     fail "no program '$name'" "give a path, a program on PATH, or a llama.cpp program such as llama-bench"
   need_program "$name"
   release_lock

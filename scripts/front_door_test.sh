@@ -3,7 +3,7 @@
 
 # Programs of the unmodified llama.cpp that the end-to-end tests run.
 readonly test_engine_targets="llama-server llama-completion llama-perplexity llama-bench llama-batched-bench llama-quantize
-  llama-batched llama-parallel llama-passkey llama-speculative-simple
+  llama-batched llama-parallel llama-passkey llama-speculative-simple ggml-rpc-server
   test-backend-ops test-save-load-state test-state-restore-fragmented test-llama-archs test-thread-safety test-recurrent-state-rollback"
 
 readonly arm_build=$KVARN_ROOT/build/aarch64

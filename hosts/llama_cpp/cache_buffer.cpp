@@ -1,6 +1,7 @@
 #include "cache_buffer.hpp"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -37,7 +38,7 @@ void CacheBuffer::add_tensor(const ggml_tensor * tensor) {
 
 void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName & name) {
     auto cached = std::make_unique<CacheTensor>();
-    cached->root = tensor;
+    cached->shape = *tensor;
     cached->name = name;
     const auto n_cells = static_cast<uint64_t>(tensor->ne[1]);
     const auto n_streams = static_cast<uint64_t>(tensor->ne[2]);
@@ -63,12 +64,62 @@ void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName &
             cached->other = known.get();
         }
     }
-    tensors_.emplace(tensor, std::move(cached));
+    tensors_.emplace(static_cast<const char *>(tensor->data), std::move(cached));
+}
+
+CacheTensor * CacheBuffer::at_address(const void * address) {
+    const auto * byte = static_cast<const char *>(address);
+    auto after = tensors_.upper_bound(byte);
+    if (after == tensors_.begin()) {
+        return nullptr;
+    }
+    const auto & [start, cached] = *--after;
+    return byte < start + ggml_nbytes(cached->root) ? cached.get() : nullptr;
 }
 
 CacheTensor * CacheBuffer::served(const ggml_tensor * tensor) {
-    const auto found = tensors_.find(root_of(tensor));
-    return found != tensors_.end() && found->second->served ? found->second.get() : nullptr;
+    CacheTensor * found = at_address(root_of(tensor)->data);
+    return found != nullptr && found->served ? found : nullptr;
+}
+
+bool CacheBuffer::learn_tensor(const ggml_tensor * root) {
+    if (at_address(root->data) != nullptr || !parse_cache_name(root->name)) {
+        return false;
+    }
+    add_tensor(root);
+    if (const CacheTensor * cached = served(root); cached != nullptr) {
+        take_plain_rows(*cached);
+    }
+    return true;
+}
+
+// Only of tensors with a cache's name: what a host sets in every graph (tokens, masks) must not be kept account of.
+void CacheBuffer::note_plain_write(const ggml_tensor * tensor, size_t offset, size_t size) {
+    if (size > 0 && at_address(tensor->data) == nullptr && is_cache_or_view_name(tensor->name)) {
+        const size_t first = static_cast<size_t>(static_cast<const char *>(tensor->data) - static_cast<const char *>(base_)) + offset;
+        plain_writes_.emplace_back(first, first + size);
+    }
+}
+
+void CacheBuffer::take_plain_rows(const CacheTensor & cached) {
+    auto * start = static_cast<char *>(cached.root->data);
+    const size_t begin = static_cast<size_t>(start - static_cast<const char *>(base_));
+    const size_t end = begin + ggml_nbytes(cached.root);
+    for (const auto & [first, last] : plain_writes_) {
+        if (first >= end || last <= begin) {
+            continue;
+        }
+        const size_t first_row = (std::max(first, begin) - begin) / cached.row_bytes();
+        const size_t last_row = (std::min(last, end) - begin + cached.row_bytes() - 1) / cached.row_bytes();
+        const size_t offset = first_row * cached.row_bytes();
+        set(cached.root, start + offset, offset, last_row * cached.row_bytes() - offset);
+    }
+    std::erase_if(plain_writes_, [&](const auto & write) { return write.first >= begin && write.second <= end; });
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t first_page = (begin + page - 1) / page * page;
+    if (const size_t last_page = end / page * page; first_page < last_page) {
+        madvise(static_cast<char *>(base_) + first_page, last_page - first_page, MADV_DONTNEED);
+    }
 }
 
 // One line when a cache ends: what it really took. The host's own lines count nominal bytes.
@@ -173,6 +224,7 @@ bool CacheBuffer::get_state_rows(const CacheTensor & cached, const ggml_tensor *
 void CacheBuffer::set(const ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
     const CacheTensor * cached = served(tensor);
     if (cached == nullptr) {
+        note_plain_write(tensor, offset, size);
         std::memcpy(static_cast<char *>(tensor->data) + offset, data, size);
         return;
     }
@@ -210,6 +262,7 @@ bool CacheBuffer::copy(const ggml_tensor * src, const ggml_tensor * dst) {
     const CacheTensor * from = served(src);
     const CacheTensor * to = served(dst);
     if (from == nullptr && to == nullptr) {
+        note_plain_write(dst, 0, ggml_nbytes(src));
         std::memcpy(dst->data, src->data, ggml_nbytes(src));
         return true;
     }
@@ -232,6 +285,7 @@ void CacheBuffer::clear(uint8_t value) {
     if (cache_ != nullptr) {
         cache_->clear();
     }
+    plain_writes_.clear();
     if (value == 0) {
         madvise(base_, size_, MADV_DONTNEED);  // private anonymous pages read as zeros afterwards
         return;

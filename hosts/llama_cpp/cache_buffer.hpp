@@ -3,10 +3,10 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "cache/kv_cache.hpp"
@@ -17,9 +17,10 @@
 
 namespace ggml_kvarn {
 
-// One K or V tensor of one layer.
+// One K or V tensor of one layer. The shape is a copy: a remote host's tensors are made anew for every graph.
 struct CacheTensor {
-    const ggml_tensor * root = nullptr;
+    ggml_tensor shape = {};
+    const ggml_tensor * root = &shape;
     CacheName name;
     kvarn::StoreId store = 0;
     bool served = false;            // false: plain memory
@@ -43,6 +44,9 @@ class CacheBuffer {
 
     // Takes note of a tensor that lives here from one graph to the next (not a compute value).
     void add_tensor(const ggml_tensor * tensor);
+    // Takes note of a cache tensor that a graph writes to; rows that were set before it was known become its own. True if it was
+    // not known.
+    bool learn_tensor(const ggml_tensor * root);
     // The served cache tensor behind a tensor or view; nullptr if it is plain memory.
     CacheTensor * served(const ggml_tensor * tensor);
     // Moves a layer's K and V to plain memory for good and says why in one line.
@@ -60,6 +64,9 @@ class CacheBuffer {
   private:
     CacheBuffer(void * base, size_t size, const Settings & settings);
     void add_cache_tensor(const ggml_tensor * tensor, const CacheName & name);
+    CacheTensor * at_address(const void * address);
+    void note_plain_write(const ggml_tensor * tensor, size_t offset, size_t size);
+    void take_plain_rows(const CacheTensor & cached);
     bool get_state_rows(const CacheTensor & cached, const ggml_tensor * view, void * data, size_t offset, size_t size);
     void say_account() const;
     void say_plain_once(const char * reason);
@@ -72,8 +79,9 @@ class CacheBuffer {
     Settings settings_;
     std::mutex mutex_;
     std::unique_ptr<kvarn::KvCache> cache_;
-    std::unordered_map<const ggml_tensor *, std::unique_ptr<CacheTensor>> tensors_;
-    size_t plain_bytes_ = 0;  // of cache tensors in plain mode
+    std::map<const char *, std::unique_ptr<CacheTensor>> tensors_;  // by address, which is all that a remote host keeps
+    std::vector<std::pair<size_t, size_t>> plain_writes_;           // [first, last) byte of what was set of caches not yet known
+    size_t plain_bytes_ = 0;                                        // of cache tensors in plain mode
     bool said_plain_ = false;
     bool said_full_ = false;
 };

@@ -33,4 +33,9 @@ std::optional<CacheName> parse_cache_name(const char * name) {
     return CacheName{side == 'k' ? kvarn::Side::kKey : kvarn::Side::kValue, layer, std::string(text.substr(0, at - 1))};
 }
 
+bool is_cache_or_view_name(const char * name) {
+    const std::string bare(name, std::strcspn(name, " "));
+    return parse_cache_name(bare.c_str()).has_value();
+}
+
 }  // namespace ggml_kvarn

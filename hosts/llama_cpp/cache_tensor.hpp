@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 
@@ -28,6 +29,14 @@ struct CacheName {
 
 // The parts of "cache_<tag>k_l<layer>" or "cache_<tag>v_l<layer>"; nothing for other names.
 std::optional<CacheName> parse_cache_name(const char * name);
+
+// Tensors of the host's memory modules have no dot in their names, weights ("blk.0.ssm_a") have.
+inline bool is_memory_name(const char * name) {
+    return name[0] != '\0' && std::strchr(name, '.') == nullptr;
+}
+
+// Whether a tensor without its view_src is a cache or a view of one: what a remote host sends of it keeps only the view's name.
+bool is_cache_or_view_name(const char * name);
 
 inline bool is_view_op(ggml_op op) {
     return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE || op == GGML_OP_TRANSPOSE;

@@ -53,7 +53,8 @@ void * buffer_get_base(ggml_backend_buffer_t buffer) {
 }
 
 ggml_status buffer_init_tensor(ggml_backend_buffer_t buffer, ggml_tensor * tensor) {
-    if (tensor->view_src != nullptr || buffer->usage != GGML_BACKEND_BUFFER_USAGE_ANY) {
+    const bool keeps = buffer->usage == GGML_BACKEND_BUFFER_USAGE_ANY && is_memory_name(tensor->name);
+    if (tensor->view_src != nullptr || !keeps) {
         return GGML_STATUS_SUCCESS;
     }
     shared().saw_cache = true;
@@ -185,14 +186,13 @@ ggml_backend_buffer_type_t dev_get_buffer_type(ggml_backend_dev_t) {
 }
 
 // True for tensors of the host's memory modules: what lives in our buffers from one graph to the next. Graph values live in
-// compute buffers. A buffer without memory is a planning probe or stands for a weight the loader asks about: weights have a
-// dot in their names ("blk.0.ssm_a"), memory tensors never.
+// compute buffers. A buffer without memory is a planning probe or stands for a weight the loader asks about.
 bool on_memory_tensor(const ggml_tensor * tensor) {
     const ggml_tensor * root = root_of(tensor);
     if (root->buffer == nullptr || root->buffer->buft != buffer_type() || root->buffer->usage != GGML_BACKEND_BUFFER_USAGE_ANY) {
         return false;
     }
-    return buffer_of(root) != nullptr || (root->name[0] != '\0' && std::strchr(root->name, '.') == nullptr);
+    return buffer_of(root) != nullptr || is_memory_name(root->name);
 }
 
 // False while the host only plans: its memory tensors stand for nothing yet.
@@ -246,6 +246,17 @@ kvarn::MemoryLimit & memory_limit() {
 
 bool saw_cache() {
     return shared().saw_cache;
+}
+
+bool learn_cache(const ggml_tensor * root) {
+    CacheBuffer * buffer = buffer_of(root);
+    if (buffer == nullptr) {
+        return false;
+    }
+    std::lock_guard<std::mutex> lock(buffer->mutex());
+    const bool learned = buffer->learn_tensor(root);
+    shared().saw_cache = shared().saw_cache || learned;
+    return learned;
 }
 
 CacheBuffer * buffer_of(const ggml_tensor * tensor) {

@@ -1,5 +1,7 @@
 #include "graph_backend.hpp"
 
+#include <vector>
+
 #include "cache_attention.hpp"
 #include "device.hpp"
 #include "ggml-backend-impl.h"
@@ -11,6 +13,7 @@ namespace {
 
 struct Context {
     PlainMode plain;
+    std::vector<ggml_tensor *> waiting;  // nodes for the CPU, in order, until one comes that is ours
     int n_threads = GGML_DEFAULT_N_THREADS;
     bool said_inactive = false;
 };
@@ -46,30 +49,58 @@ const ggml_tensor * find_attention(const ggml_cgraph * graph, int from) {
     return nullptr;
 }
 
+// All caches of a graph must be known before the first is written: a layer's K is written before its V is seen.
+void learn_caches(const ggml_cgraph * graph) {
+    bool learned = false;
+    for (int index = 0; index < graph->n_nodes; ++index) {
+        if (graph->nodes[index]->op == GGML_OP_SET_ROWS) {
+            learned = learn_cache(root_of(graph->nodes[index])) || learned;
+        }
+    }
+    for (int index = 0; index < graph->n_nodes && learned; ++index) {
+        if (graph->nodes[index]->op == GGML_OP_FLASH_ATTN_EXT) {
+            learn_from_probe(graph->nodes[index]);
+        }
+    }
+}
+
+ggml_status compute_waiting(Context & context) {
+    const ggml_status status = context.plain.compute(context.waiting);
+    context.waiting.clear();
+    return status;
+}
+
+// Nodes that touch no served cache wait: the CPU gets a run of them as one graph, before the next node that is ours.
 ggml_status compute_node(Context & context, const ggml_cgraph * graph, int index) {
     ggml_tensor * node = graph->nodes[index];
-    switch (classify(node)) {
-        case NodeKind::WRITE: {
-            const ggml_tensor * attention = find_attention(graph, index);
-            if (classify(node) == NodeKind::WRITE) {  // looking ahead may have demoted the layer
-                return write_rows(node, attention);
-            }
-            break;
-        }
+    NodeKind kind = classify(node);
+    const ggml_tensor * attention = nullptr;
+    if (kind == NodeKind::WRITE) {
+        attention = find_attention(graph, index);
+        kind = classify(node);  // looking ahead may have demoted the layer
+    }
+    if (kind == NodeKind::PLAIN) {
+        context.waiting.push_back(node);
+        return GGML_STATUS_SUCCESS;
+    }
+    if (const ggml_status status = compute_waiting(context); status != GGML_STATUS_SUCCESS) {
+        return status;
+    }
+    switch (kind) {
+        case NodeKind::WRITE:
+            return write_rows(node, attention);
         case NodeKind::ATTENTION:
             return attend(node, context.n_threads);
-        case NodeKind::SHIFT:
+        default:
             return shift(node, context.plain);
-        case NodeKind::PLAIN:
-            break;
     }
-    ggml_tensor * nodes[] = {node};
-    return context.plain.compute(nodes);
 }
 
 ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph * graph) {
     Context & context = context_of(backend);
     context.plain.set_threads(context.n_threads);
+    context.waiting.clear();
+    learn_caches(graph);
     for (int index = 0; index < graph->n_nodes; ++index) {
         if (is_view_op(graph->nodes[index]->op) || ggml_is_empty(graph->nodes[index])) {
             continue;
@@ -78,7 +109,7 @@ ggml_status graph_compute(ggml_backend_t backend, ggml_cgraph * graph) {
             return status;
         }
     }
-    return GGML_STATUS_SUCCESS;
+    return compute_waiting(context);
 }
 
 ggml_guid_t guid() {
