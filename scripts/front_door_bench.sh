@@ -10,8 +10,9 @@ command_bench() {
     e2e) run_measurement e2e.py "llama-bench llama-batched-bench" "$@" ;;
     memory) run_measurement memory.py "" "$@" ;;
     park) run_measurement park.py llama-server "$@" ;;
+    serve) run_measurement serve.py llama-server "$@" ;;
     *) fail "unknown measurement '$what'" \
-      "./kvarn bench attention, encode, steps, e2e, memory or park; --help after it lists the options" ;;
+      "./kvarn bench attention, encode, steps, e2e, memory, park or serve; --help after it lists the options" ;;
   esac
 }
 
