@@ -6,11 +6,13 @@ Nothing here needs the network: pip gets a folder of small wheels, or an address
 import base64
 import fcntl
 import hashlib
+import io
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import tarfile
 import time
 import zipfile
 
@@ -92,7 +94,7 @@ def fixture_shop(env, tmp_path):
     return {"pins": pins, "model": tmp_path / "cache" / "models" / digest[:12] / "m.gguf", "folder": folder}
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["run", "-n"],
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["hosts", "--frobnicate"], ["run", "-n"],
                                        ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["plan", "--frobnicate"],
                                        ["plan", "--ram"], ["exec"], ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
                                        ["bench"], ["bench", "frobnicate"], ["bench", "attention", "--json"]])
@@ -292,6 +294,50 @@ def test_help_names_every_command_and_option_of_the_program(env):
     script = (ROOT / "kvarn").read_text()
     for spelling in {name for group in names for name in group.split(",")}:
         assert re.search(rf"(^|[\s|]){re.escape(spelling)}([\s|)]|$)", script, re.M), f"./kvarn does not know {spelling}"
+
+
+def write_sdist(folder, name, version, files):
+    """A source distribution whose metadata pip can ask for without a network; returns its SHA-256."""
+    backend = (f"def prepare_metadata_for_build_wheel(folder, settings=None):\n    import os\n    name = '{name}-{version}.dist-info'\n"
+               "    os.mkdir(os.path.join(folder, name))\n    with open(os.path.join(folder, name, 'METADATA'), 'w') as out:\n"
+               f"        out.write('Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n')\n    return name\n")
+    project = "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+    info = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    members = {"pyproject.toml": project, "backend.py": backend, "PKG-INFO": info} | files
+    path = folder / f"{name}-{version}.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for member, text in members.items():
+            entry = tarfile.TarInfo(f"{name}-{version}/{member}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def version_lines(version):
+    names = ("MAJOR", "MINOR", "PATCH")
+    return "".join(f"set(GGML_VERSION_{name} {number})\n" for name, number in zip(names, version.split(".")))
+
+
+def test_added_host_is_pinned_by_hash_and_known_by_its_ggml(env, shop):
+    digest = write_sdist(shop["folder"], "someengine", "3.0", {"deep/vendor/llama.cpp/ggml/CMakeLists.txt": version_lines("0.77.1"),
+                                                               "deep/vendor/llama.cpp/CMakeLists.txt": ""})
+    with shop["pins"].open("a") as pins:
+        pins.write("engine llama.cpp 0.5.0 0.25.3 tiny-part1\n")
+    result = kvarn(env, "hosts", "add", "someengine", "3.0")
+    assert result.returncode == 0, result.stderr
+    assert f"host 0.77.1 someengine 3.0 {digest}\n" in shop["pins"].read_text()
+    assert "ggml 0.77.1" in kvarn(env, "hosts").stdout
+    assert "0.77.1 is there already" in failure_line(kvarn(env, "hosts", "add", "someengine", "3.0"))
+    assert "0.77.1" in failure_line(kvarn(env, "test", "hosts", "0.1.2"))
+
+
+def test_package_without_llama_cpp_is_no_host(env, shop):
+    write_sdist(shop["folder"], "someengine", "3.0", {"README": ""})
+    with shop["pins"].open("a") as pins:
+        pins.write("engine llama.cpp 0.5.0 0.25.3 tiny-part1\n")
+    before = shop["pins"].read_text()
+    assert "no llama.cpp" in failure_line(kvarn(env, "hosts", "add", "someengine", "3.0"))
+    assert shop["pins"].read_text() == before
 
 
 def test_pins_are_complete():
