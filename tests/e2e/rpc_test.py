@@ -9,7 +9,7 @@ import time
 import pytest
 
 from host_runs import THREADS, environment, run
-from host_server_test import free_port
+from server_process import free_port
 
 SMALL_TILES = {"tile": 16, "sink": 16, "tail": 16}
 DEVICE = "KVarN: compressed KV cache"
