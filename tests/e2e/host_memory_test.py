@@ -57,6 +57,7 @@ def test_a_context_of_two_million_tokens_takes_addresses_only(paths, tmp_path):
         assert complete(running, "Once upon a time", tokens=4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["--kv-unified", "--no-kv-unified"])
 def test_a_full_cache_fails_the_request_and_serves_the_next(paths, tmp_path, layout):
     text = paths.text.read_text()
@@ -84,6 +85,7 @@ def test_fit_chooses_a_context_that_the_limit_can_hold(paths, tmp_path):
         assert complete(running, tokens, tokens=8)
 
 
+@pytest.mark.long
 def test_a_request_beside_one_that_fails_can_be_made_again(paths, tmp_path):
     text = paths.text.read_text()
     prompts = [text[start:start + 1200] for start in (50_000, 90_000)]
