@@ -27,6 +27,7 @@ exec_pinned() {
     fail "no program '$name'" "give a path, a program on PATH, or a llama.cpp program such as llama-bench"
   need_program "$name"
   release_lock
+  keep_layers_here
   GGML_BACKEND_PATH=$(plugin_path) exec "$engine_build/bin/$name" "$@"
 }
 

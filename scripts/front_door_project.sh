@@ -67,6 +67,10 @@ take_cache_options() {
   done
 }
 
+# keep_layers_here: llama.cpp's --fit may still shorten a context, but takes no layer off the device: in its own memory, which is
+# the same memory, the cache would not be compressed. An -ngl on the command line wins.
+keep_layers_here() { export LLAMA_ARG_N_GPU_LAYERS=${LLAMA_ARG_N_GPU_LAYERS:-999}; }
+
 set_cache_option() {
   local name=${1#cache-}
   export "KVARN_${name^^}=$2"

@@ -68,6 +68,7 @@ command_serve() {
     rest=(-m "$model_path" "${rest[@]}")
   fi
   release_lock
+  keep_layers_here
   export GGML_BACKEND_PATH
   GGML_BACKEND_PATH=$(plugin_path)
   [[ $purpose == other || ! -f $serve_model ]] || add_serve_choices

@@ -26,6 +26,7 @@ struct Shared {
     kvarn::MemoryLimit limit;
     std::set<CacheBuffer *> buffers;
     std::atomic<bool> saw_cache{false};
+    std::atomic<bool> said_lost_layers{false};
 };
 
 Shared & shared() {
@@ -146,22 +147,35 @@ double usual_nominal_per_byte(const kvarn::CacheConfig & config) {
     return 2.0 * 2.0 * 64.0 * config.tile_tokens / (1.05 * record_bytes);
 }
 
+// What the host leaves free of a device for other programs (its --fit-target, by default). A cap leaves that alone already.
+constexpr uint64_t HOST_MARGIN_BYTES = uint64_t{1} << 30;
+
 // The host plans with nominal f16 sizes, so memory is given in nominal bytes too: what fits, once compressed. It asks after it has
 // planned a context, so the figure is that context's own.
-void dev_get_memory(ggml_backend_dev_t, size_t * free, size_t * total) {
+void read_memory(size_t * free, size_t * total) {
     const Settings settings = current_settings();
-    MachineMemory memory = machine_memory();
-    if (settings.limit_bytes != 0) {
-        const uint64_t left = settings.limit_bytes - std::min(settings.limit_bytes, memory_limit().taken());
-        memory.available_bytes = std::min(memory.available_bytes, left);
-        memory.total_bytes = std::min(memory.total_bytes, settings.limit_bytes);
-    }
+    const MachineMemory memory = machine_memory();
     const auto nominal = [&](uint64_t bytes) {
         const double usual = static_cast<double>(bytes) * usual_nominal_per_byte(settings.cache);
-        return static_cast<size_t>(nominal_bytes_that_fit(settings.cache, bytes).value_or(static_cast<uint64_t>(usual)));
+        return nominal_bytes_that_fit(settings.cache, bytes).value_or(static_cast<uint64_t>(usual));
     };
-    *free = nominal(memory.available_bytes);
-    *total = nominal(memory.total_bytes);
+    uint64_t free_bytes = nominal(memory.available_bytes);
+    if (settings.limit_bytes != 0) {
+        const uint64_t left = settings.limit_bytes - std::min(settings.limit_bytes, memory_limit().taken());
+        free_bytes = std::min(free_bytes, nominal(left) + HOST_MARGIN_BYTES);
+    }
+    *free = static_cast<size_t>(free_bytes);
+    *total = static_cast<size_t>(std::max(free_bytes, nominal(memory.total_bytes)));
+}
+
+// Layers that the host takes from a device for want of memory come to lie in the same memory, uncompressed: never silently. Said as
+// an error, since the host hides warnings while it plans.
+void dev_get_memory(ggml_backend_dev_t, size_t * free, size_t * total) {
+    read_memory(free, total);
+    if (end_plan() && !shared().said_lost_layers.exchange(true)) {
+        GGML_LOG_ERROR(
+            "KVarN is inactive for some layers: the host (--fit) moves them to its own memory, uncompressed; -ngl 999 keeps them here\n");
+    }
 }
 
 enum ggml_backend_dev_type dev_get_type(ggml_backend_dev_t) {
@@ -173,7 +187,7 @@ void dev_get_props(ggml_backend_dev_t dev, ggml_backend_dev_props * props) {
     props->name = dev_get_name(dev);
     props->description = dev_get_description(dev);
     props->type = dev_get_type(dev);
-    dev_get_memory(dev, &props->memory_free, &props->memory_total);
+    read_memory(&props->memory_free, &props->memory_total);
     allow_mmap(props->caps);
 }
 

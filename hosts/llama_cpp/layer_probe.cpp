@@ -25,6 +25,13 @@ struct Probe {
     std::map<std::string, size_t> bytes;
     std::map<std::string, ggml_kvarn_layer> layers;  // by the name of K
     std::map<std::string, std::string> value_of;     // name of V, by the name of K
+    std::map<uint32_t, size_t> most_layers;          // that one plan had, by the number of its last layer
+
+    void forget() {
+        bytes.clear();
+        layers.clear();
+        value_of.clear();
+    }
 };
 
 Probe & probe() {
@@ -147,9 +154,7 @@ uint32_t take_probed_layers(ggml_kvarn_layer * layers, uint32_t capacity) {
     }
     std::stable_sort(found.begin(), found.end(), [](const auto & left, const auto & right) { return left.layer < right.layer; });
     std::copy_n(found.begin(), std::min<size_t>(found.size(), capacity), layers);
-    probe().layers.clear();
-    probe().value_of.clear();
-    probe().bytes.clear();
+    probe().forget();
     return static_cast<uint32_t>(found.size());
 }
 
@@ -172,6 +177,22 @@ std::optional<uint64_t> nominal_bytes_that_fit(const kvarn::CacheConfig & config
         (taken(middle) <= memory_bytes ? good : bad) = middle;
     }
     return nominal_bytes(context, good);
+}
+
+bool end_plan() {
+    std::lock_guard<std::mutex> lock(probe().mutex);
+    uint32_t last = 0;
+    for (const auto & [name, layer] : probe().layers) {
+        last = std::max(last, layer.layer);
+    }
+    const size_t planned = probe().layers.size();
+    probe().forget();
+    if (planned == 0) {
+        return false;
+    }
+    size_t & most = probe().most_layers[last];
+    most = std::max(most, planned);
+    return planned < most;
 }
 
 const char * plan_caches(const ggml_kvarn_load * load, ggml_kvarn_account * out) {

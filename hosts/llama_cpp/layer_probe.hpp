@@ -21,6 +21,10 @@ uint32_t take_probed_layers(ggml_kvarn_layer * layers, uint32_t capacity);
 // last and their cells are all in use; nothing if none was planned.
 std::optional<uint64_t> nominal_bytes_that_fit(const kvarn::CacheConfig & config, uint64_t memory_bytes);
 
+// The host has planned a context to its end. Returns whether it has left some of its layers out that it had planned before: the
+// same last layer, but fewer of them. What was noted is forgotten, so that the next plan stands alone.
+bool end_plan();
+
 // Fills the account with what caches of these layers will take; nullptr, or one line that says what is wrong.
 const char * plan_caches(const ggml_kvarn_load * load, ggml_kvarn_account * out);
 

@@ -284,12 +284,18 @@ def test_clean_removes_only_what_is_ours(env, tmp_path):
     assert sorted(path.name for path in cache.iterdir()) == ["mine"]
 
 
+def test_layers_stay_on_the_device_unless_the_user_says_otherwise(env):
+    script = "keep_layers_here; echo $LLAMA_ARG_N_GPU_LAYERS"
+    assert call(env, "eval", script).stdout.strip() == "999"
+    assert call(env | {"LLAMA_ARG_N_GPU_LAYERS": "3"}, "eval", script).stdout.strip() == "3"
+
+
 def test_help_names_every_command_and_option_of_the_program(env):
     text = kvarn(env, "help").stdout
     for command in ("run", "serve", "exec", "plan", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "clean"):
         assert f"./kvarn {command}" in text
     source = (ROOT / "apps" / "kvarn" / "main.cpp").read_text()
-    names = re.findall(r'add_(?:option|flag)\("([^"]+)"', source)
+    names = re.findall(r'add_(?:option|flag)\("(-[^"]+)"', source)  # not the words behind the options
     assert len(names) > 10
     script = (ROOT / "kvarn").read_text()
     for spelling in {name for group in names for name in group.split(",")}:
