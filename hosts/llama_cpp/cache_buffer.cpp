@@ -129,7 +129,7 @@ void CacheBuffer::say_account() const {
     }
     const kvarn::CacheAccount account = cache_->account();
     const double mib = 1024.0 * 1024.0;
-    const auto taken = static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes);
+    const auto taken = static_cast<double>(account.held_bytes());
     GGML_LOG_INFO(
         "KVarN: cache of %zu tensors, %llu tokens: %.2f MiB (records %.2f, exact rows %.2f, slack %.2f, queries %.2f), f16 would take %.2f "
         "MiB\n",

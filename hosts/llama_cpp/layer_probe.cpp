@@ -102,8 +102,7 @@ PlannedContext last_planned() {
 }
 
 uint64_t cache_bytes(const kvarn::CacheConfig & config, const PlannedContext & context, const kvarn::CacheLoad & load) {
-    const kvarn::CacheAccount account = kvarn::size_of_caches(config, context.layers, load);
-    return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes;
+    return kvarn::size_of_caches(config, context.layers, load).held_bytes();
 }
 
 uint64_t nominal_bytes(const PlannedContext & context, uint64_t tokens) {

@@ -29,8 +29,7 @@ StoreId KvCache::add_store(Side side, std::uint32_t layer, std::uint32_t row_val
 }
 
 void KvCache::retire_store(StoreId store) {
-  (void)settle_restore();
-  save_.end();
+  (void)end_transfers();
   retired_[store] = true;
   for (std::uint32_t stream = 0; stream < map_.stream_count(); ++stream) {
     for (const TileRef& ref : map_.stream(stream).refs) {
@@ -49,8 +48,7 @@ void KvCache::drop_released() {
 }
 
 Status KvCache::observe(const BatchMask& mask, std::span<const std::uint32_t> cells) {
-  if (const Status status = settle_restore(); status != Status::kOk) return status;
-  save_.end();
+  if (const Status status = end_transfers(); status != Status::kOk) return status;
   const std::uint64_t before = map_.version();
   planner_.observe(mask, cells);
   if (map_.version() == before) return Status::kOk;
@@ -150,14 +148,12 @@ Status KvCache::write_values(StoreId store, std::uint32_t stream, std::uint32_t 
 template Status KvCache::write_values(StoreId, std::uint32_t, std::uint32_t, const HalfBits*);
 
 Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const float* values) {
-  if (const Status status = settle_restore(); status != Status::kOk) return status;
-  save_.end();
+  if (const Status status = end_transfers(); status != Status::kOk) return status;
   return write_values(store, stream, cell, values);
 }
 
 Status KvCache::write_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values) {
-  if (const Status status = settle_restore(); status != Status::kOk) return status;
-  save_.end();
+  if (const Status status = end_transfers(); status != Status::kOk) return status;
   return write_values(store, stream, cell, values);
 }
 
@@ -252,8 +248,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
 
 void KvCache::copy_stream(std::uint32_t from, std::uint32_t to) {
   if (from == to) return;
-  (void)settle_restore();
-  save_.end();
+  (void)end_transfers();
   const Stream& source = map_.stream(from);
   const Stream& target = map_.stream(to);
   if (target.clone_source == from && target.clone_version == target.version &&

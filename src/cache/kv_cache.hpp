@@ -33,6 +33,9 @@ struct CacheAccount {
   std::uint64_t f16_bytes = 0;     // the cells in use as plain half-precision rows
   std::uint64_t cells_in_use = 0;
   std::uint64_t sealed_tokens = 0;  // of them in tiles that every layer has sealed
+
+  // What the tokens in use take: without the map and the scratch of the work at hand.
+  std::uint64_t held_bytes() const { return record_bytes + open_row_bytes + slack_bytes + moment_bytes; }
 };
 
 // The queries of one attention call: q[slice*q_slice + query*q_query + head*q_head + channel], out likewise.
@@ -134,6 +137,8 @@ class KvCache {
   Status relocate(std::uint32_t stream, std::uint32_t cell);
   // Copies a row from one tile to another in every store.
   Status carry_row(const RowMove& move);
+  // Before anything but a save or a restore goes on: ends those that are open.
+  Status end_transfers();
   // Puts what was restored into tiles as it was before the save. Does nothing if no restore is open.
   Status settle_restore();
   bool is_record(const RowStore& store, std::span<const std::uint8_t> bytes) const;
@@ -182,8 +187,7 @@ class KvCache {
 
 template <class Selects, class Edit>
 Status KvCache::edit_rows(StoreId store, std::uint32_t stream, Selects&& selects, Edit&& edit) {
-  if (const Status status = settle_restore(); status != Status::kOk) return status;
-  save_.end();
+  if (const Status status = end_transfers(); status != Status::kOk) return status;
   Stream& target = map_.stream(stream);
   std::vector<HalfBits> rows;
   for (std::uint32_t ref = 0; ref < target.refs.size(); ++ref) {

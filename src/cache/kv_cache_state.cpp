@@ -56,6 +56,12 @@ bool KvCache::is_record(const RowStore& store, std::span<const std::uint8_t> byt
   return true;
 }
 
+Status KvCache::end_transfers() {
+  const Status status = settle_restore();
+  save_.end();
+  return status;
+}
+
 Status KvCache::settle_restore() {
   if (!restore_.is_open()) return Status::kOk;
   const std::uint32_t stream = restore_.stream();
@@ -96,7 +102,7 @@ Status KvCache::write_spelled(const ArrivingPayload& payload, std::uint32_t stre
   Status result = Status::kOk;
   for (const ArrivingPayload::Piece& piece : payload.pieces) {
     StateFragment fragment = piece.fragment;
-    fragment.share = piece.share;
+    fragment.share = payload.share_of(piece);
     pack_fragment(fragment, row);
     const Status status = write_values(payload.store, stream, piece.cell, row.data());
     if (status != Status::kOk) result = status;

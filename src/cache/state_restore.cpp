@@ -6,6 +6,13 @@
 
 namespace kvarn {
 
+std::span<const std::uint8_t> ArrivingPayload::share_of(const Piece& piece) const {
+  if (bytes.empty()) return piece.share;
+  const std::size_t share = share_bytes(piece.fragment.payload_bytes, piece.fragment.fragments);
+  const std::size_t first = std::min(bytes.size(), share * piece.fragment.index);
+  return std::span(bytes).subspan(first, std::min(share, bytes.size() - first));
+}
+
 void StateRestore::begin(std::uint32_t store, std::uint32_t stream) {
   close();
   is_open_ = true;
@@ -53,7 +60,9 @@ void StateRestore::complete(std::size_t index) {
   for (const ArrivingPayload::Piece* piece : by_index) {
     bytes.insert(bytes.end(), piece->share.begin(), piece->share.end());
   }
-  if (bytes.size() == one.payload_bytes && hash_bytes(bytes, 0) == one.payload_hash) payload.bytes = std::move(bytes);
+  if (bytes.size() != one.payload_bytes || hash_bytes(bytes, 0) != one.payload_hash) return;
+  payload.bytes = std::move(bytes);
+  for (ArrivingPayload::Piece& piece : payload.pieces) piece.share = {};
 }
 
 void StateRestore::close() {

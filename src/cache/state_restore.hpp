@@ -16,14 +16,16 @@ namespace kvarn {
 // A payload of which some fragments, or all, have arrived.
 struct ArrivingPayload {
   struct Piece {
-    StateFragment fragment;  // without its share
-    std::vector<std::uint8_t> share;
+    StateFragment fragment;           // without its share
+    std::vector<std::uint8_t> share;  // empty once the payload is complete: it is in `bytes`
     std::uint32_t cell = 0;
   };
   std::uint32_t store = 0;
   std::vector<Piece> pieces;
   std::vector<std::uint8_t> bytes;  // the whole payload, once it is complete and its hash is right
   bool is_used = false;             // by a plan
+
+  std::span<const std::uint8_t> share_of(const Piece& piece) const;
 };
 
 struct RestorePlan {

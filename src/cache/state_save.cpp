@@ -55,9 +55,9 @@ void StateSave::number_tiles() {
   const Stream& stream = map_.stream(stream_);
   ref_of_number_.clear();
   for (std::uint32_t ref = 0; ref < stream.refs.size(); ++ref) {
-    const TileRef& listed = stream.refs[ref];
-    const auto is_read = [&](std::uint32_t cell) { return cell != TileView::kNoCell && token_of_cell_[cell] != 0; };
-    if (std::any_of(listed.cells.begin(), listed.cells.end(), is_read)) ref_of_number_.push_back(ref);
+    const std::vector<std::uint32_t>& cells = stream.refs[ref].cells;
+    const auto read = [&](std::uint32_t cell) { return is_read(cell); };
+    if (std::any_of(cells.begin(), cells.end(), read)) ref_of_number_.push_back(ref);
   }
   const auto tile_of = [&](std::uint32_t ref) -> const Tile& { return map_.tile(stream.refs[ref].tile); };
   std::sort(ref_of_number_.begin(), ref_of_number_.end(), [&](std::uint32_t left, std::uint32_t right) {
@@ -70,6 +70,8 @@ void StateSave::number_tiles() {
   for (std::uint32_t number = 0; number < ref_of_number_.size(); ++number) {
     number_of_ref_[ref_of_number_[number]] = number;
   }
+  saved_tiles_.clear();
+  for (std::uint32_t number = 0; number < ref_of_number_.size(); ++number) saved_tiles_.push_back(describe(number));
 }
 
 SavedTile StateSave::describe(std::uint32_t number) const {
@@ -82,7 +84,6 @@ SavedTile StateSave::describe(std::uint32_t number) const {
   saved.ranked = tile.ranked ? 1 : 0;
   std::uint32_t used = tile.used;
   // Rows behind the last one that is read belong to another sequence, or the engine has dropped them.
-  const auto is_read = [&](std::uint32_t cell) { return cell != TileView::kNoCell && token_of_cell_[cell] != 0; };
   while (tile.state == TileState::kOpen && used > 0 && !is_read(ref.cells[used - 1])) --used;
   saved.used = static_cast<std::uint16_t>(used);
   for (std::uint32_t other = 0; tile.parent_serial != 0 && other < ref_of_number_.size(); ++other) {
@@ -94,8 +95,8 @@ SavedTile StateSave::describe(std::uint32_t number) const {
 }
 
 bool StateSave::travels(const RowStore& store, const TileRef& ref) const {
-  const auto is_read = [&](std::uint32_t cell) { return cell == TileView::kNoCell || token_of_cell_[cell] != 0; };
-  return store.sealed(ref.tile) && std::all_of(ref.cells.begin(), ref.cells.end(), is_read);
+  const auto no_row_or_read = [&](std::uint32_t cell) { return cell == TileView::kNoCell || is_read(cell); };
+  return store.sealed(ref.tile) && std::all_of(ref.cells.begin(), ref.cells.end(), no_row_or_read);
 }
 
 namespace {
@@ -119,7 +120,7 @@ void put_numbered(SectionKind kind, std::uint32_t number, std::span<const std::u
 
 std::vector<std::uint8_t> StateSave::own_sections(const RowStore& store, std::uint32_t number) const {
   std::vector<std::uint8_t> place;
-  put_value(place, describe(number));
+  put_value(place, saved_tiles_[number]);
   std::vector<std::uint8_t> out;
   put_section(out, SectionKind::kTile, place);
   put_record(store, map_.stream(stream_).refs[ref_of_number_[number]].tile, out);
@@ -136,7 +137,7 @@ void StateSave::fill_side_channel(std::uint32_t second_store) {
   for (std::uint32_t number = 0; number < ref_of_number_.size(); ++number) {
     const TileRef& ref = stream.refs[ref_of_number_[number]];
     is_laid_out[number] = !travels(stores_[second_store], ref);
-    if (is_laid_out[number]) layout.tiles.push_back(describe(number));
+    if (is_laid_out[number]) layout.tiles.push_back(saved_tiles_[number]);
     std::vector<std::uint8_t> bytes = first.sample_bytes(ref.tile);
     if (!bytes.empty()) put_numbered(SectionKind::kSamples, number, bytes, rest);
     if (!travels(first, ref)) continue;

@@ -45,7 +45,8 @@ class StateSave {
   void begin(std::uint32_t store, std::uint32_t stream);
   // True if all these cells are in the save, or, while it gathers, none of them.
   bool belongs(std::uint32_t store, std::uint32_t first_cell, std::uint32_t count) const;
-  // Once the cells of the save are known: numbers its tiles in the order of their ranks.
+  bool is_read(std::uint32_t cell) const { return cell != TileView::kNoCell && token_of_cell_[cell] != 0; }
+  // Once the cells of the save are known: numbers its tiles in the order of their ranks, and describes them.
   void number_tiles();
   SavedTile describe(std::uint32_t number) const;
   // Decides how the tiles go in one store, and fills their payloads.
@@ -70,6 +71,7 @@ class StateSave {
   std::uint32_t tokens_ = 0;                         // in the save
   std::vector<std::uint32_t> token_of_cell_;         // number of the token + 1; 0: not in the save
   std::vector<std::uint32_t> ref_of_number_;         // the tiles in the save, by number
+  std::vector<SavedTile> saved_tiles_;               // by number
   std::vector<std::uint32_t> number_of_ref_;         // SavedTile::kNoTile: not in the save
   std::vector<TravellingTile> travelling_;           // in the store at hand
   std::vector<std::uint32_t> travelling_of_number_;  // index + 1; 0: goes as values

@@ -60,14 +60,7 @@ void run_schedule(const CacheConfig& config, std::uint32_t seed, int steps) {
   EXPECT_GT(engine.compared(), 0u);
 }
 
-CacheConfig small_tiles(const char* preset) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
-  config.tile_tokens = 16;
-  config.sink_tokens = 16;
-  config.tail_tokens = 16;
-  return config;
-}
+CacheConfig small_tiles(const char* preset) { return config_of(preset, 16, 16, 16); }
 
 TEST(CacheSchedule, ExactTiles_AnyOrderOfOperations_AreAPlainArray) { run_schedule(small_tiles("f16"), 11, 4000); }
 TEST(CacheSchedule, EightBits_AnyOrderOfOperations_AttendsToWhatItReadsBack) {

@@ -19,15 +19,6 @@ std::vector<LayerSize> engine_layers(std::uint32_t window = 0, std::uint32_t win
   return layers;
 }
 
-CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
-  config.tile_tokens = tile;
-  config.sink_tokens = sink;
-  config.tail_tokens = tail;
-  return config;
-}
-
 void expect_same(const CacheAccount& planned, const CacheAccount& real, const std::string& where) {
   EXPECT_EQ(planned.record_bytes, real.record_bytes) << where;
   EXPECT_EQ(planned.open_row_bytes, real.open_row_bytes) << where;
@@ -85,17 +76,14 @@ TEST(SizeOfCaches, SlackAndMaps_AreCloseToWhatIsTaken) {
     ASSERT_TRUE(engine.append(0, engine.length(0) < 3072 ? 512 : 1, FakeEngine::Check::kOff));
   const CacheAccount planned = size_of_caches(config, engine_layers(), {.sequences = 1, .tokens = engine.length(0)});
   const CacheAccount real = engine.cache().account();
-  const auto taken = [](const CacheAccount& account) {
-    return static_cast<double>(account.record_bytes + account.open_row_bytes + account.slack_bytes +
-                               account.moment_bytes);
-  };
+  const auto taken = [](const CacheAccount& account) { return static_cast<double>(account.held_bytes()); };
   EXPECT_NEAR(taken(planned) / taken(real), 1.0, 0.03);
   EXPECT_NEAR(static_cast<double>(planned.map_bytes) / static_cast<double>(real.map_bytes), 1.0, 0.5);
 }
 
 TEST(SizeOfCaches, NoTokens_TakeNothing) {
   const CacheAccount nothing = size_of_caches(CacheConfig{}, engine_layers(), {.sequences = 8, .tokens = 0});
-  EXPECT_EQ(nothing.record_bytes + nothing.open_row_bytes + nothing.slack_bytes + nothing.moment_bytes, 0u);
+  EXPECT_EQ(nothing.held_bytes(), 0u);
   EXPECT_EQ(nothing.f16_bytes, 0u);
 }
 

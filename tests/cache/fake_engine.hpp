@@ -18,6 +18,15 @@
 
 namespace kvarn {
 
+inline CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
+  CacheConfig config;
+  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  config.tile_tokens = tile;
+  config.sink_tokens = sink;
+  config.tail_tokens = tail;
+  return config;
+}
+
 class FakeEngine {
  public:
   static constexpr std::uint32_t kLayers = 2;

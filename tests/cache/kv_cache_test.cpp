@@ -13,13 +13,10 @@
 namespace kvarn {
 namespace {
 
-CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
-  config.level = EncoderLevel::kFast;  // records depend on rows alone; query_lineage_test.cpp has the level best
-  config.tile_tokens = tile;
-  config.sink_tokens = sink;
-  config.tail_tokens = tail;
+// Records depend on rows alone; query_lineage_test.cpp has the level best.
+CacheConfig fast_config(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
+  CacheConfig config = config_of(preset, tile, sink, tail);
+  config.level = EncoderLevel::kFast;
   return config;
 }
 
@@ -40,7 +37,7 @@ bool exact(FakeEngine& engine, std::uint32_t cell) {
 }
 
 TEST(SealRule, OnlyTilesBetweenSinkAndTail_LoseTheirExactRows) {
-  FakeEngine engine(config_of("k2v2", 16, 16, 32), 256, 1);
+  FakeEngine engine(fast_config("k2v2", 16, 16, 32), 256, 1);
   for (int token = 0; token < 160; ++token) ASSERT_TRUE(engine.append(0, 1));
   // The newest token has rank 159. The last tile that every layer has sealed ends at or below 159 - tail - layer
   // stagger.
@@ -51,7 +48,7 @@ TEST(SealRule, OnlyTilesBetweenSinkAndTail_LoseTheirExactRows) {
 }
 
 TEST(SealRule, MicroBatch_SeesItsOwnRowsAndTheTailBeforeItExactly) {
-  FakeEngine engine(config_of("k2v2", 16, 0, 32), 512, 2);
+  FakeEngine engine(fast_config("k2v2", 16, 0, 32), 512, 2);
   ASSERT_TRUE(engine.append(0, 100));
   for (std::uint32_t cell = 0; cell < 100; ++cell) EXPECT_TRUE(exact(engine, cell)) << cell;
   ASSERT_TRUE(engine.append(0, 100));
@@ -61,7 +58,7 @@ TEST(SealRule, MicroBatch_SeesItsOwnRowsAndTheTailBeforeItExactly) {
 }
 
 TEST(SealRule, MicroBatchOfInterleavedSequences_SeesTheTailBeforeItExactly) {
-  FakeEngine engine(config_of("k2v2", 16, 0, 32), 512, 2);
+  FakeEngine engine(fast_config("k2v2", 16, 0, 32), 512, 2);
   ASSERT_TRUE(engine.append(0, 100));
   ASSERT_TRUE(engine.append(1, 100));
   std::vector<int> in_turns;
@@ -75,7 +72,7 @@ TEST(SealRule, MicroBatchOfInterleavedSequences_SeesTheTailBeforeItExactly) {
 }
 
 TEST(SealRule, RowsThatAnotherSequencesCutMoved_KeepTheirRank) {
-  FakeEngine engine(config_of("k2v2", 16, 0, 16), 256, 5);
+  FakeEngine engine(fast_config("k2v2", 16, 0, 16), 256, 5);
   ASSERT_TRUE(engine.append(0, 32));
   engine.fork(0, 1);
   engine.roll_back(0, 22);
@@ -92,7 +89,7 @@ TEST(SealRule, RowsThatAnotherSequencesCutMoved_KeepTheirRank) {
 
 TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
   // A window of 64 tokens over 96 cells: old tokens are dropped one by one and their cells used again.
-  FakeEngine engine(config_of("k2v2", 16, 0, 48), 96, 3);
+  FakeEngine engine(fast_config("k2v2", 16, 0, 48), 96, 3);
   for (int token = 0; token < 400; ++token) {
     ASSERT_TRUE(engine.append(0, 1));
     const auto cells = engine.cells_of(0);
@@ -105,7 +102,7 @@ TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
 }
 
 TEST(SealRule, WindowThatKeepsItsCells_SealsWhatLeftItLongAgo) {
-  FakeEngine engine(config_of("k2v2", 16, 0, 48), 4096, 14);
+  FakeEngine engine(fast_config("k2v2", 16, 0, 48), 4096, 14);
   engine.set_window(64);
   for (int token = 0; token < 3000; ++token) ASSERT_TRUE(engine.append(0, 1, FakeEngine::Check::kOff));
   for (std::uint32_t cell = 3000 - 2048; cell < 3000; cell += 100) EXPECT_TRUE(exact(engine, cell)) << cell;
@@ -115,7 +112,7 @@ TEST(SealRule, WindowThatKeepsItsCells_SealsWhatLeftItLongAgo) {
 }
 
 CacheConfig own_rows_sealed(const char* preset, std::uint32_t sink) {
-  CacheConfig config = config_of(preset, 16, sink, 0);
+  CacheConfig config = fast_config(preset, 16, sink, 0);
   config.seals_own_rows = true;
   return config;
 }
@@ -245,7 +242,7 @@ TEST(BaselineCodec, HeadsThatABlockDoesNotDivide_AreRefused) {
 }
 
 TEST(SealedTile_RewrittenCell, IsExactAndItsNeighboursKeepTheirValues) {
-  FakeEngine engine(config_of("k4v4", 16, 0, 0), 256, 4);
+  FakeEngine engine(fast_config("k4v4", 16, 0, 0), 256, 4);
   for (int token = 0; token < 120; ++token) ASSERT_TRUE(engine.append(0, 1));
   ASSERT_FALSE(exact(engine, 40));
   std::vector<std::vector<HalfBits>> before;
@@ -261,7 +258,7 @@ TEST(SealedTile_RewrittenCell, IsExactAndItsNeighboursKeepTheirValues) {
 }
 
 TEST(Records, FourInterleavedSlots_WriteTheSameBytesAsOneAlone) {
-  const CacheConfig config = config_of("k4v4", 16, 0, 0);
+  const CacheConfig config = fast_config("k4v4", 16, 0, 0);
   FakeEngine alone(config, 512, 5);
   FakeEngine together(config, 512, 6);
   std::vector<HalfBits> row(FakeEngine::kRow);
@@ -300,7 +297,7 @@ TEST(Rows, WrittenBeforeTheHeadsAreKnown_ReadBackAndAttendAsIfAfter) {
   batch.columns = batch.query_stride = kCells;
   std::vector<std::vector<float>> outputs;
   for (const std::uint32_t known_from : {0u, 1u, 17u, kCells}) {
-    KvCache cache(config_of("k4v4", 32, 0, 128), 1, 64);
+    KvCache cache(fast_config("k4v4", 32, 0, 128), 1, 64);
     const StoreId k = cache.add_store(Side::kKey, 0, kRow);
     const StoreId v = cache.add_store(Side::kValue, 0, kRow);
     std::vector<HalfBits> halves(kRow), back(kRow);
@@ -335,7 +332,7 @@ TEST(Rows, WrittenBeforeTheHeadsAreKnown_ReadBackAndAttendAsIfAfter) {
 }
 
 TEST(Streams, Copy_SharesBytesUntilOneSideChanges) {
-  KvCache cache(config_of("f16", 16, 0, 0), 2, 64);
+  KvCache cache(fast_config("f16", 16, 0, 0), 2, 64);
   const StoreId k = cache.add_store(Side::kKey, 0, 64);
   const StoreId v = cache.add_store(Side::kValue, 0, 64);
   std::vector<HalfBits> row(64), other(64, 0x3C00), back(64);
@@ -359,7 +356,7 @@ TEST(Streams, Copy_SharesBytesUntilOneSideChanges) {
 }
 
 TEST(Memory, ClearedCache_GivesEverythingBack) {
-  FakeEngine engine(config_of("k4v4", 16, 16, 16), 512, 8);
+  FakeEngine engine(fast_config("k4v4", 16, 16, 16), 512, 8);
   for (int batch = 0; batch < 10; ++batch) ASSERT_TRUE(engine.append(0, 40));
   const CacheAccount full = engine.cache().account();
   EXPECT_GT(full.record_bytes, 0u);
@@ -370,7 +367,7 @@ TEST(Memory, ClearedCache_GivesEverythingBack) {
 }
 
 TEST(Memory, RollbackInsideTheTail_WastesNoTile) {
-  FakeEngine engine(config_of("k4v4", 16, 0, 32), 512, 9);
+  FakeEngine engine(fast_config("k4v4", 16, 0, 32), 512, 9);
   for (int step = 0; step < 300; ++step) {
     ASSERT_TRUE(engine.append(0, 5));
     engine.roll_back(0, 4);
@@ -383,7 +380,7 @@ TEST(Memory, RollbackInsideTheTail_WastesNoTile) {
 }
 
 TEST(SealRule, RowsThatAreNotFinite_KeepTheirTileExact) {
-  FakeEngine engine(config_of("k4v4", 16, 0, 0), 256, 10);
+  FakeEngine engine(fast_config("k4v4", 16, 0, 0), 256, 10);
   ASSERT_TRUE(engine.decode(
       std::vector<int>(16, 0),
       [&](std::uint32_t, Side side, int) {
@@ -398,7 +395,7 @@ TEST(SealRule, RowsThatAreNotFinite_KeepTheirTileExact) {
 }
 
 TEST(EditRows, SealedTile_IsSealedAgainFromTheEditedRows) {
-  FakeEngine engine(config_of("k8v8", 16, 0, 0), 256, 13);
+  FakeEngine engine(fast_config("k8v8", 16, 0, 0), 256, 13);
   for (int token = 0; token < 100; ++token) ASSERT_TRUE(engine.append(0, 1));
   const std::uint64_t records = engine.cache().account().record_bytes;
   ASSERT_EQ(engine.cache().edit_rows(

@@ -14,12 +14,8 @@ namespace {
 constexpr std::uint32_t kCells = 512;
 
 CacheConfig best_config(std::uint32_t sink, std::uint32_t tail) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset("k4v4", config), Status::kOk);
+  CacheConfig config = config_of("k4v4", 16, sink, tail);
   config.level = EncoderLevel::kBest;
-  config.tile_tokens = 16;
-  config.sink_tokens = sink;
-  config.tail_tokens = tail;
   return config;
 }
 

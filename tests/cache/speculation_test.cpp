@@ -31,12 +31,8 @@ void PrintTo(const Speculation& speculation, std::ostream* out) {
 }
 
 CacheConfig config_of(const Speculation& speculation) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(speculation.preset, config), Status::kOk);
+  CacheConfig config = kvarn::config_of(speculation.preset, kTile, 0, speculation.tail);
   config.level = speculation.level;
-  config.tile_tokens = kTile;
-  config.sink_tokens = 0;
-  config.tail_tokens = speculation.tail;
   return config;
 }
 

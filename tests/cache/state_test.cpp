@@ -13,15 +13,6 @@ namespace {
 
 constexpr std::uint32_t kCells = 2048;
 
-CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
-  config.tile_tokens = tile;
-  config.sink_tokens = sink;
-  config.tail_tokens = tail;
-  return config;
-}
-
 // Tiles that have room for samples of queries in their rows, as those of real models do.
 CacheConfig wide_tiles(const char* preset) { return config_of(preset, 64, 64, 64); }
 // Tiles that have none.
