@@ -7,6 +7,8 @@ import types
 
 import pytest
 
+from host_runs import run
+
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "bench"))  # server_process.py
 
 VARIABLES = {
@@ -25,3 +27,13 @@ def fixture_paths():
     missing = [name for name in VARIABLES.values() if not os.environ.get(name)]
     assert not missing, f"not set: {missing}; run ./kvarn test"
     return types.SimpleNamespace(**{name: pathlib.Path(os.environ[variable]) for name, variable in VARIABLES.items()})
+
+
+@pytest.fixture(name="poor_draft", scope="session")
+def fixture_poor_draft(paths, tmp_path_factory):
+    """SmolLM2 without two thirds of its layers: same words, other opinions. Its drafts are mostly rejected."""
+    file = tmp_path_factory.mktemp("draft") / "poor.gguf"
+    layers = ",".join(str(layer) for layer in range(5, 25))
+    result = run(paths, None, [paths.engine_bin / "llama-quantize", "--allow-requantize", "--prune-layers", layers, paths.smollm2, file, "Q8_0"])
+    assert result.returncode == 0, result.stderr[-2000:]
+    return file

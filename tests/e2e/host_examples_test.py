@@ -72,16 +72,6 @@ def test_parallel_clients_take_turns_in_one_cache(paths, preset, options):
     assert "Cache misses:             0" in text
 
 
-@pytest.fixture(name="poor_draft", scope="module")
-def fixture_poor_draft(paths, tmp_path_factory):
-    """SmolLM2 without two thirds of its layers: same words, other opinions."""
-    file = tmp_path_factory.mktemp("draft") / "poor.gguf"
-    layers = ",".join(str(layer) for layer in range(5, 25))
-    result = run(paths, None, [paths.engine_bin / "llama-quantize", "--allow-requantize", "--prune-layers", layers, paths.smollm2, file, "Q8_0"])
-    assert result.returncode == 0, result.stderr[-2000:]
-    return file
-
-
 def accepted_share(text):
     return float(re.search(r"accept\s+= ([\d.]+)%", text).group(1)) / 100
 
