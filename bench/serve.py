@@ -7,16 +7,13 @@ default) or off. Processor time is that of the server process with one thread, s
 
 import argparse
 import concurrent.futures
-import json
 import os
 import pathlib
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
+import tempfile
 
-from host_commands import path, table, write_json
+from host_commands import environment, path, table, write_json
+from server_process import server_process
 
 LAYOUTS = {
     "unified, prompt cache": ["--kv-unified"],
@@ -26,87 +23,58 @@ LAYOUTS = {
 }
 
 
-def post(address, prompt, tokens):
-    body = json.dumps({"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True}).encode()
-    request = urllib.request.Request(address + "/completion", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=3600) as answer:
-        return json.load(answer)
+def post(running, prompt, tokens):
+    status, reply = running.post("/completion", {"prompt": prompt, "n_predict": tokens, "temperature": 0, "cache_prompt": True})
+    if status != 200:
+        raise SystemExit(f"the server refuses a request: {reply}")
+    return reply
 
 
-def wait_until_ready(address, process):
-    for _ in range(1200):
-        if process.poll() is not None:
-            raise SystemExit("the server did not start")
-        try:
-            with urllib.request.urlopen(address + "/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit("the server did not become ready")
-
-
-def processor_seconds(process):
-    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+def processor_seconds(running):
+    fields = pathlib.Path(f"/proc/{running.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def anonymous_mib(process):
-    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 1024
-
-
-def phase(process, work):
-    start = processor_seconds(process)
+def phase(running, work):
+    start = processor_seconds(running)
     work()
-    return processor_seconds(process) - start
+    return processor_seconds(running) - start
 
 
-def run_agents(options, address, process, texts):
+def run_agents(options, running, texts):
     prompts = [text[:options.characters] for text in texts]
-    result = {"start_mib": anonymous_mib(process)}
+    result = {"start_mib": running.resident_mib()}
 
     def first_turns():
         for prompt in prompts:
-            post(address, prompt, 4)
+            post(running, prompt, 4)
 
     def further_turns():
         for turn in range(1, options.rounds + 1):
             for agent, text in enumerate(texts):
                 prompts[agent] = text[:options.characters + 200 * turn]
-                again = post(address, prompts[agent], 4)
+                again = post(running, prompts[agent], 4)
                 result["read_again"] = result.get("read_again", 0) + again["timings"]["prompt_n"]
 
     def all_at_once():
         with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
-            list(pool.map(lambda prompt: post(address, prompt, options.tokens), prompts))
+            list(pool.map(lambda prompt: post(running, prompt, options.tokens), prompts))
 
-    result["prompts_s"] = phase(process, first_turns)
-    result["parked_mib"] = anonymous_mib(process)
-    result["turns_s"] = phase(process, further_turns)
-    result["turns_mib"] = anonymous_mib(process)
-    result["together_s"] = phase(process, all_at_once)
-    result["together_mib"] = anonymous_mib(process)
+    result["prompts_s"] = phase(running, first_turns)
+    result["parked_mib"] = running.resident_mib()
+    result["turns_s"] = phase(running, further_turns)
+    result["turns_mib"] = running.resident_mib()
+    result["together_s"] = phase(running, all_at_once)
+    result["together_mib"] = running.resident_mib()
     return result
 
 
 def measure(options, layout, preset, texts):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [path("KVARN_ENGINE_BIN") + "/llama-server", "-m", options.model or path("KVARN_MODEL"), "-t", "1", "-np", str(options.agents),
-               "-c", str(options.agents * options.context), "--host", "127.0.0.1", "--port", str(port), "--no-webui", "--fit", "off",
-               *LAYOUTS[layout]]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("KVARN_P", "GGML_"))}
-    if preset != "off":
-        environment |= {"GGML_BACKEND_PATH": path("KVARN_PLUGIN"), "KVARN_PRESET": preset}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_until_ready(address, process)
-            return run_agents(options, address, process, texts)
-        finally:
-            process.terminate()
+    command = [path("KVARN_ENGINE_BIN") + "/llama-server", "-m", options.model or path("KVARN_MODEL"), "-t", 1, "-np", options.agents,
+               "-c", options.agents * options.context, "--fit", "off", *LAYOUTS[layout]]
+    variables = environment(None if preset == "off" else preset)
+    with tempfile.TemporaryDirectory() as folder, server_process(command, variables, folder) as running:
+        return run_agents(options, running, texts)
 
 
 def main():
