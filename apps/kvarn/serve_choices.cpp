@@ -90,14 +90,15 @@ std::uint32_t longest_context(MemoryPlan& memory, const ModelProbe& model, std::
   return static_cast<std::uint32_t>(trained > 0 ? std::min<std::uint64_t>(fits, trained) : fits);
 }
 
-Choices choose(const ServeOptions& options, const Engine& engine, const ModelProbe& model, std::uint64_t memory_bytes) {
-  const GivenOptions given(options.server_options);
+bool asks_for_one_stream(const GivenOptions& given) {
+  return given.has({"-kvu", "--kv-unified"}, "LLAMA_ARG_KV_UNIFIED");
+}
+
+Choices choose(const ServeOptions& options, const GivenOptions& given, const ModelProbe& model, MemoryPlan& memory,
+               std::uint64_t memory_bytes) {
   Choices choices;
   choices.agents = choose_agents(options, given);
-  const bool layout_given = given.has({"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"}, "LLAMA_ARG_KV_UNIFIED");
-  choices.unified = layout_given && given.has({"-kvu", "--kv-unified"}, "LLAMA_ARG_KV_UNIFIED");
-  const std::uint32_t micro_batch = given.number({"-ub", "--ubatch-size"}, "LLAMA_ARG_UBATCH").value_or(512);
-  MemoryPlan memory(engine, model, micro_batch, choices.unified);
+  choices.unified = asks_for_one_stream(given);
   const auto pool = given.number({"-c", "--ctx-size"}, "LLAMA_ARG_CTX_SIZE");
   choices.context_tokens = pool                         ? std::max(1u, *pool / choices.agents)
                            : options.context_tokens > 0 ? options.context_tokens
@@ -109,6 +110,7 @@ Choices choose(const ServeOptions& options, const Engine& engine, const ModelPro
     const std::uint64_t cells = std::uint64_t{choices.context_tokens} * choices.agents;
     choices.words.insert(choices.words.end(), {"-c", std::to_string(cells)});
   }
+  const bool layout_given = choices.unified || given.has({"-no-kvu", "--no-kv-unified"}, "LLAMA_ARG_KV_UNIFIED");
   if (!layout_given) choices.words.push_back("--no-kv-unified");
   choices.has_prompt_cache = given.has({"-cram", "--cache-ram"}, "LLAMA_ARG_CACHE_RAM");
   if (!choices.has_prompt_cache) choices.words.insert(choices.words.end(), {"--cache-ram", "0"});
@@ -146,13 +148,15 @@ void serve_choices(const ServeOptions& options) {
   const ModelProbe model(options.model_file, engine);
   const std::uint64_t memory_bytes =
       options.memory_bytes > 0 ? options.memory_bytes : ggml_kvarn::machine_memory().available_bytes;
-  const Choices choices = choose(options, engine, model, memory_bytes);
+  const GivenOptions given(options.server_options);
+  const std::uint32_t micro_batch = given.number({"-ub", "--ubatch-size"}, "LLAMA_ARG_UBATCH").value_or(512);
+  MemoryPlan memory(engine, model, micro_batch, asks_for_one_stream(given));
+  const Choices choices = choose(options, given, model, memory, memory_bytes);
   if (choices.cache_limit_bytes == 0) {
     throw UserError(fmt::format("the weights and buffers of this model leave nothing of {} for caches",
                                 format_byte_count(memory_bytes)),
                     "give more memory or a smaller model");
   }
-  MemoryPlan memory(engine, model, 512, choices.unified);
   const bool limit_given = engine.account().value_or(ggml_kvarn_account{}).limit_bytes != 0;
   explain(choices, memory, memory_bytes, limit_given);
   for (const std::string& word : choices.words) fmt::print("{}\n", word);
