@@ -199,24 +199,28 @@ void CacheBuffer::get(const ggml_tensor * tensor, void * data, size_t offset, si
     });
 }
 
-// Whole rows are what the host's state save reads: sealed tiles travel as their records.
+// Whole rows are what the host's state save reads: sealed tiles travel as their records. Its buffer lies wherever the
+// blob has got to, at odd addresses too.
 bool CacheBuffer::get_state_rows(const CacheTensor & cached, const ggml_tensor * view, void * data, size_t offset, size_t size) {
+    constexpr size_t kRowsAtOnce = 256;
     const size_t start = offset_in(cached.root, view) + offset;
     const size_t row_bytes = cached.row_bytes();
-    const bool aligned = reinterpret_cast<std::uintptr_t>(data) % sizeof(kvarn::HalfBits) == 0;
-    if (!aligned || start % row_bytes != 0 || size % row_bytes != 0) {
+    if (start % row_bytes != 0 || size % row_bytes != 0) {
         return false;
     }
     size_t row = start / row_bytes;
     const size_t end = (start + size) / row_bytes;
-    auto * out = static_cast<kvarn::HalfBits *>(data);
+    auto * out = static_cast<std::byte *>(data);
+    std::vector<kvarn::HalfBits> rows;
     while (row < end) {
         const size_t stream = row / cache_->cells();
-        const size_t count = std::min(end, (stream + 1) * cache_->cells()) - row;
+        const size_t count = std::min({end, (stream + 1) * cache_->cells(), row + kRowsAtOnce}) - row;
+        rows.resize(count * cached.row_values());
         cache_->read_state_rows(cached.store, static_cast<uint32_t>(stream), static_cast<uint32_t>(row % cache_->cells()),
-                                static_cast<uint32_t>(count), out);
+                                static_cast<uint32_t>(count), rows.data());
+        std::memcpy(out, rows.data(), count * row_bytes);
         row += count;
-        out += count * cached.row_values();
+        out += count * row_bytes;
     }
     return true;
 }

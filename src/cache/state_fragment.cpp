@@ -97,10 +97,7 @@ std::optional<StateFragment> unpack_fragment(std::span<const HalfBits> row, std:
   if (filled < sizeof(Header)) return std::nullopt;
   std::memcpy(&header, bytes.data(), sizeof(Header));
   if (header.magic != kMagic || header.fragments == 0 || header.index >= header.fragments) return std::nullopt;
-  const std::uint64_t share = share_bytes(header.payload_bytes, header.fragments);
-  const std::uint64_t first = share * header.index;
-  if (first > header.payload_bytes) return std::nullopt;
-  const std::uint64_t size = share < header.payload_bytes - first ? share : header.payload_bytes - first;
+  const std::size_t size = share_range(header.payload_bytes, header.fragments, header.index).size;
   if (size > filled - sizeof(Header)) return std::nullopt;
   const std::span<const std::uint8_t> payload = bytes.subspan(sizeof(Header), size);
   const std::uint64_t checksum = hash_bytes(bytes.subspan(kUnchecked, sizeof(Header) - kUnchecked), kMagic);

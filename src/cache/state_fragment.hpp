@@ -4,6 +4,7 @@
 // wrong numbers.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -22,12 +23,18 @@ struct StateFragment {
   std::uint16_t bits = 0;  // code width
   std::uint32_t payload_bytes = 0;
   std::uint64_t payload_hash = 0;
-  std::span<const std::uint8_t> share;  // bytes [index*share_bytes, ...) of the payload
+  std::span<const std::uint8_t> share;  // the bytes of the payload that share_range() names
 };
 
-// Bytes of the payload that each fragment but the last carries.
-constexpr std::uint32_t share_bytes(std::uint32_t payload_bytes, std::uint32_t fragments) {
-  return (payload_bytes + fragments - 1) / fragments;
+// The bytes of a payload that one of its fragments carries: equal shares, the last ones shorter or empty.
+struct ShareRange {
+  std::size_t first;
+  std::size_t size;
+};
+constexpr ShareRange share_range(std::size_t payload_bytes, std::size_t fragments, std::size_t index) {
+  const std::size_t share = (payload_bytes + fragments - 1) / fragments;
+  const std::size_t first = std::min(payload_bytes, share * index);
+  return {first, std::min(share, payload_bytes - first)};
 }
 
 // How many bytes of a payload a row of row_values values can carry.

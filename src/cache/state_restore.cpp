@@ -8,9 +8,8 @@ namespace kvarn {
 
 std::span<const std::uint8_t> ArrivingPayload::share_of(const Piece& piece) const {
   if (bytes.empty()) return piece.share;
-  const std::size_t share = share_bytes(piece.fragment.payload_bytes, piece.fragment.fragments);
-  const std::size_t first = std::min(bytes.size(), share * piece.fragment.index);
-  return std::span(bytes).subspan(first, std::min(share, bytes.size() - first));
+  const ShareRange share = share_range(bytes.size(), piece.fragment.fragments, piece.fragment.index);
+  return std::span(bytes).subspan(share.first, share.size);
 }
 
 void StateRestore::begin(std::uint32_t store, std::uint32_t stream) {

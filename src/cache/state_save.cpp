@@ -248,8 +248,7 @@ std::optional<StateFragment> StateSave::fragment(std::uint32_t cell) const {
   const TravellingTile& tile = travelling_[travelling_of_number_[number] - 1];
   const RowStore& store = stores_[store_];
   const auto size = static_cast<std::uint32_t>(tile.payload.size());
-  const std::uint32_t share = share_bytes(size, tile.live);
-  const std::uint32_t first = std::min(size, share * tile.index_of_row[place.row]);
+  const ShareRange share = share_range(size, tile.live, tile.index_of_row[place.row]);
   return StateFragment{static_cast<std::uint16_t>(place.row),
                        tile.index_of_row[place.row],
                        static_cast<std::uint16_t>(tile.live),
@@ -258,7 +257,7 @@ std::optional<StateFragment> StateSave::fragment(std::uint32_t cell) const {
                        static_cast<std::uint16_t>(store.bits()),
                        size,
                        tile.hash,
-                       {tile.payload.data() + first, std::min(share, size - first)}};
+                       {tile.payload.data() + share.first, share.size}};
 }
 
 }  // namespace kvarn

@@ -29,7 +29,7 @@ StateFragment example(std::span<const std::uint8_t> share) {
 }
 
 TEST(StateFragment, PackedRow_UnpacksToTheSameFragment) {
-  const auto share = random_bytes(share_bytes(13824, 100), 1);
+  const auto share = random_bytes(share_range(13824, 100, 0).size, 1);
   std::vector<HalfBits> row(192);
   pack_fragment(example(share), row);
   std::vector<std::uint8_t> bytes(row.size() * 2);
@@ -43,15 +43,39 @@ TEST(StateFragment, PackedRow_UnpacksToTheSameFragment) {
   EXPECT_EQ(std::vector<std::uint8_t>(back->share.begin(), back->share.end()), share);
 }
 
+TEST(StateFragment, SharesOfAnyPayload_UnpackAndAreTheWholePayload) {
+  std::vector<HalfBits> row(256);
+  std::vector<std::uint8_t> bytes(row.size() * 2);
+  for (const std::uint16_t fragments : {1, 3, 16, 100, 127, 128}) {
+    const std::size_t most = std::min<std::size_t>(4000, fragments * fragment_capacity(256));
+    for (std::uint32_t size = 1; size <= most; size += 7) {
+      const auto payload = random_bytes(size, size);
+      std::vector<std::uint8_t> together;
+      for (std::uint16_t index = 0; index < fragments; ++index) {
+        const ShareRange share = share_range(size, fragments, index);
+        StateFragment fragment = example({payload.data() + share.first, share.size});
+        fragment.index = index;
+        fragment.fragments = fragments;
+        fragment.payload_bytes = size;
+        pack_fragment(fragment, row);
+        const auto back = unpack_fragment(row, bytes);
+        ASSERT_TRUE(back.has_value()) << size << " bytes, " << index << " of " << fragments;
+        together.insert(together.end(), back->share.begin(), back->share.end());
+      }
+      ASSERT_EQ(together, payload);
+    }
+  }
+}
+
 TEST(StateFragment, EveryPackedValue_IsFinite) {
-  const std::vector<std::uint8_t> share(share_bytes(13824, 100), 0xFF);
+  const std::vector<std::uint8_t> share(share_range(13824, 100, 0).size, 0xFF);
   std::vector<HalfBits> row(192);
   pack_fragment(example(share), row);
   for (const HalfBits value : row) EXPECT_TRUE(std::isfinite(half_to_float(value)));
 }
 
 TEST(StateFragment, AnyFlippedBit_IsNoFragmentAnyMore) {
-  const auto share = random_bytes(share_bytes(13824, 100), 2);
+  const auto share = random_bytes(share_range(13824, 100, 0).size, 2);
   std::vector<HalfBits> row(192);
   pack_fragment(example(share), row);
   std::vector<std::uint8_t> bytes(row.size() * 2);

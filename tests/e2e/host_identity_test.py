@@ -25,14 +25,16 @@ def fixture_f32(paths, tmp_path_factory):
 
 @pytest.fixture(name="prompts", scope="module")
 def fixture_prompts(paths, tmp_path_factory):
-    """Files with one and with four prompts of a few hundred tokens."""
+    """Files with one and with four prompts of a few hundred tokens, and with one of 1,000."""
     folder = tmp_path_factory.mktemp("prompts")
     text = paths.text.read_text()
     parts = [text[start:start + length] for start, length in ((20_000, 1500), (150_000, 1900), (300_000, 1700), (500_000, 2300))]
     one, four = folder / "one.txt", folder / "four.txt"
     one.write_text(parts[1])
     four.write_text("\n===\n".join(parts))
-    return {"one": one, "four": four}
+    long = folder / "long.txt"
+    long.write_text(text[60_000:64_000])
+    return {"one": one, "four": four, "long": long}
 
 
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
@@ -48,6 +50,15 @@ def test_exact_tiles_give_the_hosts_text_over_256_tokens(paths, f32, prompts, mo
 def test_the_same_prompt_twice_gives_the_same_text(paths, prompts, preset):
     runs = greedy(paths, paths.smollm2, prompts["one"], preset, tokens=40, repeats=3)
     assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("layout", ["saved", "parked"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_saved_state_goes_on_with_the_same_logits(paths, prompts, preset, layout):
+    """Of the whole context, whose blob puts rows at odd addresses, and of one sequence; with tiles open, sealing and sealed."""
+    for model in (paths.smollm2, paths.gemma3):
+        saved, restored = greedy(paths, model, prompts["long"], preset, tokens=24, layout=layout, repeats=2)
+        assert saved == restored, model
 
 
 def test_thread_counts_give_the_same_text(paths, f32, prompts):

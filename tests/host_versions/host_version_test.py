@@ -78,9 +78,10 @@ def test_the_same_prompt_gives_the_same_text(paths, f32, prompt):
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("preset,settings", [(None, {}), ("f16", {}), ("k4v4", {"level": "fast"})])
-def test_saved_state_goes_on_as_it_was(paths, f32, prompt, preset, settings):
-    runs = greedy(paths, f32, prompt, preset, tokens=24, layout="saved", repeats=2, **settings)
+@pytest.mark.parametrize("preset", [None, "f16", "k4v4"])
+@pytest.mark.parametrize("layout", ["saved", "parked"])
+def test_saved_state_goes_on_as_it_was(paths, f32, prompt, preset, layout):
+    runs = greedy(paths, f32, prompt, preset, tokens=24, layout=layout, repeats=2)
     assert len(runs) == 2 and runs[0] == runs[1]
 
 

@@ -1,11 +1,12 @@
 // Greedy decoding of one or more prompts side by side: prints the tokens each sequence generated, one line a sequence, with the
 // gap between the two best logits at every step so that a divergence can be told from a float tie.
 //
-//   greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS [unified|separate|alone|saved] [repeat N]
+//   greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS [unified|separate|alone|saved|parked] [repeats]
 //
 // PROMPTS: a file, prompts separated by lines of "===". unified: all in one stream, interleaved; separate: a stream each;
-// alone: one after the other in a context of one sequence; saved: like alone, but the state is saved after the prompt, and every
-// second repeat starts from what the repeat before it saved. The plugin is loaded as GGML_BACKEND_PATH says.
+// alone: one after the other in a context of one sequence; saved: like alone, but the context is saved after the prompt, and
+// every second repeat starts from what the repeat before it saved; parked: the same with the calls that save one sequence. The
+// plugin is loaded as GGML_BACKEND_PATH says.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -137,23 +138,28 @@ bool generate(llama_context * context, int tokens, const Prompts & prompts, std:
     return ok;
 }
 
-// A context as it was after the prompts.
+// A context as it was after the prompts, or its first sequence.
 struct SavedState {
+    bool is_sequence = false;
     std::vector<uint8_t> bytes;
     std::vector<Generated> generated;
 };
 
-SavedState save(llama_context * context, const std::vector<Generated> & generated) {
+SavedState save(llama_context * context, bool is_sequence, const std::vector<Generated> & generated) {
     SavedState state;
-    state.bytes.resize(llama_state_get_size(context));
-    state.bytes.resize(llama_state_get_data(context, state.bytes.data(), state.bytes.size()));
+    state.is_sequence = is_sequence;
     state.generated = generated;
+    state.bytes.resize(is_sequence ? llama_state_seq_get_size(context, 0) : llama_state_get_size(context));
+    state.bytes.resize(is_sequence ? llama_state_seq_get_data(context, state.bytes.data(), state.bytes.size(), 0)
+                                   : llama_state_get_data(context, state.bytes.data(), state.bytes.size()));
     return state;
 }
 
 bool restore(llama_context * context, const SavedState & state, std::vector<Generated> & out) {
     out = state.generated;
-    return !state.bytes.empty() && llama_state_set_data(context, state.bytes.data(), state.bytes.size()) == state.bytes.size();
+    const size_t taken = state.is_sequence ? llama_state_seq_set_data(context, state.bytes.data(), state.bytes.size(), 0)
+                                           : llama_state_set_data(context, state.bytes.data(), state.bytes.size());
+    return !state.bytes.empty() && taken == state.bytes.size();
 }
 
 void print(const std::vector<Generated> & sequences) {
@@ -177,7 +183,7 @@ bool run(llama_model * model, const Options & options, const Prompts & prompts) 
     if (context == nullptr) {
         return false;
     }
-    const bool saves = options.layout == "saved";
+    const bool saves = options.layout == "saved" || options.layout == "parked";
     SavedState state;
     for (int repeat = 0; repeat < options.repeats; ++repeat) {
         std::vector<Generated> out;
@@ -187,7 +193,7 @@ bool run(llama_model * model, const Options & options, const Prompts & prompts) 
             return false;
         }
         if (saves && !restores) {
-            state = save(context.get(), out);
+            state = save(context.get(), options.layout == "parked", out);
         }
         if (!generate(context.get(), options.tokens, prompts, out)) {
             return false;
@@ -201,7 +207,7 @@ bool run(llama_model * model, const Options & options, const Prompts & prompts) 
 
 int main(int argc, char ** argv) {
     if (argc < 8) {
-        std::fprintf(stderr, "usage: greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS unified|separate|alone|saved [repeats]\n");
+        std::fprintf(stderr, "usage: greedy_text MODEL PROMPTS TOKENS CONTEXT UBATCH THREADS unified|separate|alone|saved|parked [repeats]\n");
         return 2;
     }
     Options options;
