@@ -124,7 +124,7 @@ kvarn::Status observe_write(CacheBuffer & buffer, const ggml_tensor * indices, c
         }
         cells[at] = static_cast<uint32_t>(cell);
     }
-    return buffer.cache().observe(mask, cells);
+    return buffer.cache_for_batch().observe(mask, cells);
 }
 
 kvarn::Status write_row(kvarn::KvCache & cache, kvarn::StoreId store, int64_t index, const ggml_tensor * rows, int64_t at) {

@@ -25,6 +25,7 @@ CacheBuffer::CacheBuffer(void * base, size_t size, const Settings & settings) : 
 
 CacheBuffer::~CacheBuffer() {
     say_account();
+    forget_outline(number_);
     munmap(base_, size_);
 }
 
@@ -55,6 +56,10 @@ void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName &
     if (tensor->type == GGML_TYPE_F16 && fits && cache_->cells() == n_cells && cache_->stream_count() == n_streams) {
         cached->store = cache_->add_store(name.side, name.layer, cached->row_values());
         cached->served = true;
+        outline_.cells = static_cast<uint32_t>(n_cells);
+        outline_.streams = static_cast<uint32_t>(n_streams);
+        outline_.layers.insert(name.layer);
+        note_outline(number_, outline_);
     } else {
         plain_bytes_ += ggml_nbytes(tensor);
     }
@@ -65,6 +70,15 @@ void CacheBuffer::add_cache_tensor(const ggml_tensor * tensor, const CacheName &
         }
     }
     tensors_.emplace(static_cast<const char *>(tensor->data), std::move(cached));
+}
+
+kvarn::KvCache & CacheBuffer::cache_for_batch() {
+    const uint64_t version = outlines_version();
+    if (outlines_version_ != version && is_window_cache(number_)) {
+        cache_->expect_window();
+    }
+    outlines_version_ = version;
+    return *cache_;
 }
 
 CacheTensor * CacheBuffer::at_address(const void * address) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cache/kv_cache.hpp"
+#include "cache_outlines.hpp"
 #include "cache_tensor.hpp"
 #include "ggml-backend.h"
 #include "ggml-kvarn.h"
@@ -41,6 +42,8 @@ class CacheBuffer {
     void * base() const { return base_; }
     std::mutex & mutex() { return mutex_; }
     kvarn::KvCache & cache() { return *cache_; }
+    // The cache, before a micro-batch is shown to it: it has been told whether its layers have a sliding window.
+    kvarn::KvCache & cache_for_batch();
 
     // Takes note of a tensor that lives here from one graph to the next (not a compute value).
     void add_tensor(const ggml_tensor * tensor);
@@ -78,6 +81,9 @@ class CacheBuffer {
     size_t size_;
     Settings settings_;
     std::mutex mutex_;
+    const uint64_t number_ = next_buffer_number();
+    CacheOutline outline_;
+    uint64_t outlines_version_ = 0;  // that the cache was told of last
     std::unique_ptr<kvarn::KvCache> cache_;
     std::map<const char *, std::unique_ptr<CacheTensor>> tensors_;  // by address, which is all that a remote host keeps
     std::vector<std::pair<size_t, size_t>> plain_writes_;           // [first, last) byte of what was set of caches not yet known

@@ -162,8 +162,14 @@ void CellMap::clear() {
     const std::uint64_t version = stream.version + 1;
     stream = Stream(cells_);
     stream.version = version;
+    stream.windowed = expects_window_;
   }
   live_cells_ = 0;
+}
+
+void CellMap::expect_window() {
+  expects_window_ = true;
+  for (Stream& stream : streams_) stream.windowed = true;
 }
 
 void CellMap::recycle() {

@@ -80,7 +80,7 @@ struct Stream {
   Place restore_at;  // last row given to a token that came without a mask, and its tile's serial
   std::uint64_t restore_serial = 0;
   std::uint32_t window_hits = 0;
-  bool windowed = false;  // a sliding window recycles its cells: nothing is sealed
+  bool windowed = false;  // a sliding window recycles its cells: only what is long past is sealed
 };
 
 class CellMap {
@@ -120,6 +120,8 @@ class CellMap {
   // Replaces the tile of a list entry by a new one with the same rows, for this stream alone; returns the new tile.
   TileId privatize(Stream& stream, std::uint32_t ref);
   void clear();
+  // All streams are those of a sliding window, now and after clear().
+  void expect_window();
 
   // Tiles that no stream lists any more; the caller drops their bytes and calls recycle().
   const std::vector<TileId>& released() const { return released_; }
@@ -132,6 +134,7 @@ class CellMap {
 
   std::uint32_t cells_;
   std::uint32_t tile_tokens_;
+  bool expects_window_ = false;
   std::vector<Stream> streams_;
   std::vector<Tile> tiles_;
   std::vector<TileId> free_tiles_;

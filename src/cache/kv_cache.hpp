@@ -72,6 +72,10 @@ class KvCache {
   // The engine keeps this layer side itself from now on: its bytes are dropped.
   void retire_store(StoreId store);
 
+  // The layers have a sliding window: tiles are sealed only once they are long past, from now on and for good. Without
+  // it a stream shows its window when a sequence outgrows it, and may have sealed tiles inside it until then.
+  void expect_window() { map_.expect_window(); }
+
   // Tells the cache a micro-batch's mask and, cell by cell in query order, where its tokens are written (may be empty).
   // Call before the rows are written and again, without cells, before attention if anything may have changed.
   // kOutOfMemory: rows that had to move are lost; call forget_batch().

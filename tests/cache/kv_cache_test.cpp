@@ -111,6 +111,19 @@ TEST(SealRule, WindowThatKeepsItsCells_SealsWhatLeftItLongAgo) {
   EXPECT_LT(account.sealed_tokens, 1000u);
 }
 
+TEST(SealRule, ExpectedWindow_SealsNothingInsideIt_BeforeItShowsItself) {
+  FakeEngine engine(fast_config("k2v2", 16, 0, 16), 512, 15);
+  engine.set_window(64);
+  engine.cache().expect_window();
+  for (int round = 0; round < 2; ++round) {
+    for (int batch = 0; batch < 8; ++batch) {
+      ASSERT_TRUE(engine.append(0, 12, FakeEngine::Check::kOff));
+      EXPECT_EQ(engine.cache().account().sealed_tokens, 0u) << batch;
+    }
+    engine.clear();
+  }
+}
+
 CacheConfig own_rows_sealed(const char* preset, std::uint32_t sink) {
   CacheConfig config = fast_config(preset, 16, sink, 0);
   config.seals_own_rows = true;
