@@ -32,6 +32,7 @@ command_test() {
   run_unit_tests "$project_build"
   ! arm_is_emulated || run_emulated_tests "$tier"
   [[ $tier == fast ]] || run_sanitized_tests
+  [[ $tier == fast ]] || run_thread_sanitized_tests
   run_pytest front_door "$tier"
   run_pytest e2e "$tier"
   [[ $tier == fast ]] || test_hosts
@@ -126,6 +127,18 @@ compare_digests() {
     note "attention gives other bits on 64-bit Arm than here: $here, $arm"
     failed=$((failed + 1))
   fi
+}
+
+# What computes on several threads, under the thread sanitizer. Not the plugin: that sanitizer does not know the host's OpenMP teams.
+run_thread_sanitized_tests() {
+  local folder=$KVARN_ROOT/build/tsan log=$cache_dir/logs/tsan-build.log
+  take_lock
+  [[ -f $folder/build.ninja ]] || (cd "$KVARN_ROOT" && cmake --preset tsan >"$log" 2>&1) ||
+    explain_failure "configuring with the thread sanitizer" "$log"
+  run_step "building with the thread sanitizer" "$log" ninja_build "$folder" cache_threads_test attention_test ||
+    explain_failure "building with the thread sanitizer" "$log"
+  release_lock
+  run_unit_tests "$folder" -L threads
 }
 
 # Everything of ours again under the address and undefined behaviour sanitizers: unit tests, then one generation and random

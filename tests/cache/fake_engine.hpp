@@ -36,8 +36,9 @@ class FakeEngine {
   static constexpr std::uint32_t kRow = kKvHeads * kDim;
   static constexpr HalfBits kHidden = 0xFC00;
 
-  FakeEngine(const CacheConfig& config, std::uint32_t cells, std::uint32_t seed, std::uint32_t streams = 1)
-      : cache_(config, streams, cells),
+  FakeEngine(const CacheConfig& config, std::uint32_t cells, std::uint32_t seed, std::uint32_t streams = 1,
+             MemoryLimit* limit = nullptr)
+      : cache_(config, streams, cells, limit),
         random_(seed),
         owners_(cells),
         positions_(cells),
@@ -205,6 +206,8 @@ class FakeEngine {
 
   // Tokens see only the newest `tokens` of their sequence from now on; older ones keep their cells.
   void set_window(std::int64_t tokens) { window_ = tokens; }
+  // Who computes; must outlive the engine. At first the calling thread.
+  void set_runner(const Runner& runner) { runner_ = runner; }
 
   std::mt19937& random() { return random_; }
   std::uint64_t mismatches() const { return mismatches_; }
@@ -305,7 +308,7 @@ class FakeEngine {
     const AttentionTensors tensors{q.data(), 0, kHeads * kDim, kDim, out.data(), 0, kHeads * kDim, kDim};
     AttentionParams params;
     params.scale = 1.0f / std::sqrt(static_cast<float>(kDim));
-    ASSERT_EQ(cache_.attend(k_[layer], v_[layer], {kHeads, kKvHeads, kDim, kDim}, params, batch, tensors, Runner{}),
+    ASSERT_EQ(cache_.attend(k_[layer], v_[layer], {kHeads, kKvHeads, kDim, kDim}, params, batch, tensors, runner_),
               Status::kOk);
     if (check == Check::kOff) return;
     std::vector<float> keys(std::size_t{batch.columns} * kRow), values(keys.size()),
@@ -349,6 +352,7 @@ class FakeEngine {
   std::vector<std::int64_t> positions_;
   std::size_t head_ = 0;
   std::int64_t window_ = 0;
+  Runner runner_;
   TextOf text_of_;
   std::uint32_t query_seed_ = 0;
   std::vector<std::vector<std::vector<HalfBits>>> model_;  // [layer*2 + side][cell]

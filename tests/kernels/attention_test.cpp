@@ -1,33 +1,14 @@
 // Attention over tiles against dense attention in double precision, on every instruction set and any number of workers.
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cstring>
-#include <thread>
 
 #include "kernels/kernel_table.hpp"
+#include "short_lived_team.hpp"
 #include "tiled_problem.hpp"
 
 namespace kvarn {
 namespace {
-
-// A team of short-lived threads.
-struct ThreadTeam {
-  unsigned workers;
-
-  Runner runner() { return {.workers = workers, .context = this, .run = run}; }
-
-  static void run(void* context, std::size_t items, void (*task)(void*, std::size_t, unsigned), void* arg) {
-    std::atomic<std::size_t> next{0};
-    std::vector<std::thread> threads;
-    for (unsigned worker = 0; worker < static_cast<ThreadTeam*>(context)->workers; ++worker) {
-      threads.emplace_back([&, worker] {
-        for (std::size_t item = next++; item < items; item = next++) task(arg, item, worker);
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-  }
-};
 
 std::vector<float> attend_to(const TiledProblem& problem, const ProblemSpec& spec, const Runner& runner,
                              AttentionScratch& scratch) {
@@ -211,7 +192,7 @@ TEST(Attend, AnyNumberOfWorkers_GivesTheSameBits) {
     AttentionScratch scratch;
     const std::vector<float> alone = attend_to(problem, spec, Runner{}, scratch);
     for (const unsigned workers : {1u, 2u, 3u}) {
-      ThreadTeam threads{workers};
+      ShortLivedTeam threads{workers};
       const std::vector<float> team = attend_to(problem, spec, threads.runner(), scratch);
       EXPECT_EQ(0, std::memcmp(alone.data(), team.data(), alone.size() * sizeof(float))) << workers << " workers";
     }
@@ -227,7 +208,7 @@ TEST(Attend, ManyLargePartialResults_GiveTheSameBitsAsOneQueryAlone) {
   AttentionScratch scratch;
   std::vector<float> all;
   const AttentionJob job = problem.job(all);
-  ThreadTeam threads{2};
+  ShortLivedTeam threads{2};
   attend(spec.shape, problem.params(), {&job, 1}, threads.runner(), scratch);
   std::vector<float> one(job.out_query_stride);
   AttentionJob last = job;
@@ -273,7 +254,7 @@ TEST(Attend, SeveralJobs_GiveWhatEachGivesAlone) {
   std::vector<AttentionJob> jobs;
   for (std::size_t i = 0; i < problems.size(); ++i) jobs.push_back(problems[i].job(together[i]));
   AttentionScratch scratch;
-  ThreadTeam threads{2};
+  ShortLivedTeam threads{2};
   attend(specs[0].shape, problems[0].params(), jobs, threads.runner(), scratch);
   for (std::size_t i = 0; i < problems.size(); ++i) {
     EXPECT_EQ(together[i], attend_to(problems[i], specs[i], Runner{}, scratch)) << "job " << i;
