@@ -14,7 +14,9 @@ enum class Status : int {
   kNonFinite,        // NaN or infinity where a record must be finite
   kOutOfRange,       // a scale does not fit the half-precision fields of a record
   kOutOfMemory,
-  kCorrupt,  // bytes that no encoder wrote
+  kCorrupt,     // bytes that no encoder wrote
+  kOutOfOrder,  // a call that the state of its object does not allow
+  kFull,        // more than what an object was made for
 };
 
 // Fixed text for a status, without a trailing full stop.
@@ -32,6 +34,10 @@ constexpr const char* status_text(Status status) {
       return "out of memory";
     case Status::kCorrupt:
       return "corrupt bytes";
+    case Status::kOutOfOrder:
+      return "call out of order";
+    case Status::kFull:
+      return "full";
   }
   return "unknown status";
 }

@@ -35,6 +35,16 @@ struct CacheConfig {
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
 
+// The heads of one layer: rows of K are [kv_heads, dim_k], rows of V [kv_heads, dim_v], queries [heads, dim_k].
+struct HeadCounts {
+  std::uint32_t heads;
+  std::uint32_t kv_heads;
+  std::uint32_t dim_k;
+  std::uint32_t dim_v;
+};
+
+inline constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
+
 // A named choice between size and closeness.
 struct NamedPreset {
   std::string_view name;

@@ -21,7 +21,7 @@ std::uint64_t sealed_tiles(const CacheConfig& config, std::uint32_t layer, const
   const bool never = config.exact || config.k_baseline != BaselineFormat::kNone;
   const std::uint64_t rank =
       config.seals_own_rows ? load.tokens : load.tokens - std::min(load.tokens, load.batch_tokens);
-  const std::uint64_t stagger = config.seals_own_rows ? 0 : layer % KvCache::kLayerStagger;
+  const std::uint64_t stagger = config.seals_own_rows ? 0 : layer % kLayerStagger;
   const std::uint64_t exact_tokens = config.tail_tokens + stagger;
   if (never || rank < exact_tokens) return 0;
   const std::uint64_t end = (rank - exact_tokens) / config.tile_tokens;

@@ -17,6 +17,7 @@
 #include "cache/row_store.hpp"
 #include "cache/state_restore.hpp"
 #include "cache/state_save.hpp"
+#include "cache/tile_sealing.hpp"
 
 namespace kvarn {
 
@@ -46,17 +47,8 @@ struct AttentionTensors {
   std::size_t out_slice = 0, out_query = 0, out_head = 0;
 };
 
-struct HeadCounts {
-  std::uint32_t heads;
-  std::uint32_t kv_heads;
-  std::uint32_t dim_k;
-  std::uint32_t dim_v;
-};
-
 class KvCache {
  public:
-  static constexpr std::uint32_t kLayerStagger = 16;  // layers seal a tile over this many steps
-
   // Cells are numbered from 0 in every stream. The configuration must be valid. limit: on exact rows and records, with
   // their slack; may be shared with other caches, must outlive this one; nullptr: none. Sealing may exceed it by the
   // records of one layer at a time, which replace larger rows.
@@ -152,13 +144,6 @@ class KvCache {
   Status fill_restored(const RestorePlan::Tile& tile, TileId id);
   // True if it is this store's turn to seal this tile.
   bool is_due(const RowStore& store, TileId id) const;
-  // One side of one tile that is encoded now, and its first result among those of all heads of all jobs.
-  struct SealJob {
-    RowStore* store;
-    TileId tile;
-    std::uint8_t* record;
-    std::uint32_t first_item;
-  };
   // Keeps the sampled queries of this micro-batch for the tiles that their own rows lie in.
   void keep_queries(StoreId k, const HeadCounts& counts, const BatchMask& mask, const AttentionTensors& tensors);
   // What is known at the end of a tile of the queries of its sequence: the samples of the tiles before it and its own.
@@ -167,7 +152,6 @@ class KvCache {
   void round_due(StoreId k, StoreId v);
   void seal_due(StoreId k, StoreId v, const Runner& runner);
   std::vector<SealJob> due_jobs(StoreId k, StoreId v);
-  static void settle(const SealJob& job, bool encoded);
   void finish_sealing();
   void drop_released();
   Status make_private(std::uint32_t stream, std::uint32_t ref);

@@ -24,18 +24,10 @@ void KvCache::keep_queries(StoreId k, const HeadCounts& counts, const BatchMask&
 }
 
 std::shared_ptr<const QueryHistory> KvCache::history_up_to(const RowStore& keys, TileId tile) const {
-  // A settled tile's history is fixed, though it may be none. Rows of one that is not may still change: it is summed up
-  // anew for every tile that asks.
-  const auto is_fixed = [&](TileId id) { return keys.settled(id) || keys.history(id) != nullptr; };
-  std::vector<TileId> open;  // newest first
-  std::optional<TileId> at = tile;
-  for (; at && !is_fixed(*at); at = map_.complete_before(*at)) open.push_back(*at);
-  std::shared_ptr<const QueryHistory> history = at ? keys.history(*at) : nullptr;
-  for (auto id = open.rbegin(); id != open.rend(); ++id) {
-    const Contribution contribution = keys.query_shape().contribution(map_.tile(*id).start_rank);
-    if (contribution.is_one) history = keys.extend_history(std::move(history), *id, contribution.rest);
-  }
-  return history;
+  return kvarn::history_up_to(keys, {tile, map_.tile(tile).start_rank}, [&](const RankedTile& later) {
+    const std::optional<TileId> id = map_.complete_before(later.id);
+    return id ? std::optional(RankedTile{*id, map_.tile(*id).start_rank}) : std::nullopt;
+  });
 }
 
 bool KvCache::is_due(const RowStore& store, TileId id) const {
@@ -45,7 +37,7 @@ bool KvCache::is_due(const RowStore& store, TileId id) const {
 }
 
 // In order of rank, so that a tile finds the history of the one before it and shares it.
-std::vector<KvCache::SealJob> KvCache::due_jobs(StoreId k, StoreId v) {
+std::vector<SealJob> KvCache::due_jobs(StoreId k, StoreId v) {
   std::vector<SealJob> jobs;
   for (const TileId id : map_.sealing()) {
     for (const StoreId which : {k, v}) {
@@ -53,16 +45,13 @@ std::vector<KvCache::SealJob> KvCache::due_jobs(StoreId k, StoreId v) {
       if (store.baseline() != BaselineFormat::kNone || !is_due(store, id)) continue;
       std::uint8_t* record = store.allocate_record();
       if (record == nullptr) continue;  // no memory now: the tile stays exact, the next step tries again
-      jobs.push_back({&store, id, record, 0});
+      jobs.push_back({&store, id, record});
     }
   }
   std::stable_sort(jobs.begin(), jobs.end(), [&](const SealJob& left, const SealJob& right) {
     return map_.tile(left.tile).start_rank < map_.tile(right.tile).start_rank;
   });
-  std::uint32_t items = 0;
   for (SealJob& job : jobs) {
-    job.first_item = items;
-    items += job.store->row_values() / job.store->dim();
     const bool asks = job.store->side() == Side::kKey && config_.keeps_queries();
     if (asks) job.store->set_history(job.tile, history_up_to(*job.store, job.tile));
   }
@@ -84,33 +73,17 @@ void KvCache::round_due(StoreId k, StoreId v) {
   if (rounded) finish_sealing();
 }
 
-void KvCache::settle(const SealJob& job, bool encoded) {
-  if (encoded) {
-    job.store->adopt_record(job.tile, job.record);
-  } else {
-    job.store->discard_record(job.record);
-    job.store->keep_exact(job.tile);
-  }
-}
-
 void KvCache::seal_due(StoreId k, StoreId v, const Runner& runner) {
-  const std::vector<SealJob> jobs = due_jobs(k, v);
+  std::vector<SealJob> jobs = due_jobs(k, v);
   if (jobs.empty()) return;
-  const auto heads = [](const SealJob& job) { return job.store->row_values() / job.store->dim(); };
-  const std::uint32_t items = jobs.back().first_item + heads(jobs.back());
-  const std::size_t scratch_bytes = std::max(stores_[k].encode_scratch_bytes(), stores_[v].encode_scratch_bytes());
-  std::byte* scratch = seal_scratch_.reserve(scratch_bytes * std::max(1u, runner.workers));
-  std::vector<Status> results(items, Status::kOk);
-  parallel_for(runner, items, [&](std::size_t item, unsigned worker) {
-    const auto after = std::upper_bound(jobs.begin(), jobs.end(), item,
-                                        [](std::size_t key, const SealJob& job) { return key < job.first_item; });
-    const SealJob& job = *(after - 1);
-    const auto head = static_cast<std::uint32_t>(item - job.first_item);
-    results[item] = job.store->encode_head(job.tile, head, scratch + worker * scratch_bytes, job.record);
-  });
+  encode_tiles(jobs, runner, seal_scratch_);
   for (const SealJob& job : jobs) {
-    const auto first = results.begin() + job.first_item;
-    settle(job, std::all_of(first, first + heads(job), [](Status status) { return status == Status::kOk; }));
+    if (job.encoded) {
+      job.store->adopt_record(job.tile, job.record);
+    } else {
+      job.store->discard_record(job.record);
+      job.store->keep_exact(job.tile);
+    }
   }
   finish_sealing();
 }

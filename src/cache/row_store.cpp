@@ -113,6 +113,10 @@ void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const 
     }
     return;
   }
+  read_exact_row(tile, row, values);
+}
+
+void RowStore::read_exact_row(TileId tile, std::uint32_t row, HalfBits* values) const {
   const HalfBits* block = block_of(tile, row);
   if (block == nullptr) {
     std::memset(values, 0, row_values_ * sizeof(HalfBits));
@@ -180,6 +184,14 @@ void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
   drop_rows(content);
   content.samples.reset();
   content.record = record;
+}
+
+void RowStore::add_record(TileId tile, std::uint8_t* record) { data(tile).record = record; }
+
+void RowStore::drop_exact_rows(TileId tile) {
+  if (!sealed(tile)) return;
+  drop_blocks(tiles_[tile]);
+  tiles_[tile].samples.reset();
 }
 
 void RowStore::keep_exact(TileId tile) {
@@ -250,11 +262,13 @@ std::size_t RowStore::query_bytes() const {
 }
 
 TileSide RowStore::view(TileId tile) const {
+  return sealed(tile) ? TileSide{tiles_[tile].record, nullptr} : exact_view(tile);
+}
+
+TileSide RowStore::exact_view(TileId tile) const {
   static constexpr HalfBits* kNoBlocks[256 / kBlockTokens] = {};
-  if (tile >= tiles_.size()) return {nullptr, kNoBlocks};
-  const TileData& content = tiles_[tile];
-  if (content.record != nullptr) return {content.record, nullptr};
-  return {nullptr, content.blocks != nullptr ? content.blocks.get() : kNoBlocks};
+  const bool has_blocks = tile < tiles_.size() && tiles_[tile].blocks != nullptr;
+  return {nullptr, has_blocks ? tiles_[tile].blocks.get() : kNoBlocks};
 }
 
 Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch) {
@@ -307,13 +321,84 @@ Status RowStore::copy_tile(TileId from, TileId to) {
   return Status::kOk;
 }
 
+void RowStore::share_rows(TileId from, TileId to, std::uint32_t rows) {
+  drop(to);
+  data(std::max(from, to));  // before any reference
+  const TileData& source = tiles_[from];
+  TileData& target = tiles_[to];
+  if (source.samples != nullptr) target.samples = std::make_unique<QuerySamples>(*source.samples);
+  if (source.blocks == nullptr) return;
+  target.blocks = std::make_unique<HalfBits*[]>(block_count());
+  for (std::uint32_t block = 0; block * kBlockTokens < rows; ++block) {
+    if (source.blocks[block] == nullptr) continue;
+    target.blocks[block] = source.blocks[block];
+    ++sharers_[source.blocks[block]];
+  }
+}
+
+Status RowStore::reserve_rows(TileId tile, std::uint32_t first, std::uint32_t end) {
+  TileData& content = data(tile);
+  if (content.blocks == nullptr) content.blocks = std::make_unique<HalfBits*[]>(block_count());
+  for (std::uint32_t index = first / kBlockTokens; index * kBlockTokens < end; ++index) {
+    HalfBits*& block = content.blocks[index];
+    if (block != nullptr && sharers_.count(block) == 0) continue;
+    auto* own = reinterpret_cast<HalfBits*>(blocks_->allocate());
+    if (own == nullptr) return Status::kOutOfMemory;
+    if (block != nullptr) {
+      std::memcpy(own, block, block_values() * sizeof(HalfBits));
+      release_block(block);
+    }
+    block = own;
+  }
+  return Status::kOk;
+}
+
+void RowStore::trim_rows(TileId tile, std::uint32_t rows) {
+  if (tile >= tiles_.size() || tiles_[tile].blocks == nullptr) return;
+  for (std::uint32_t index = (rows + kBlockTokens - 1) / kBlockTokens; index < block_count(); ++index) {
+    release_block(tiles_[tile].blocks[index]);
+    tiles_[tile].blocks[index] = nullptr;
+  }
+}
+
+RowStore::RowBytes RowStore::exact_bytes(TileId tile) const {
+  RowBytes bytes;
+  if (tile >= tiles_.size() || tiles_[tile].blocks == nullptr) return bytes;
+  for (std::uint32_t index = 0; index < block_count(); ++index) {
+    const HalfBits* block = tiles_[tile].blocks[index];
+    if (block == nullptr) continue;
+    bytes.all += block_values() * sizeof(HalfBits);
+    if (sharers_.count(block) == 0) bytes.own += block_values() * sizeof(HalfBits);
+  }
+  return bytes;
+}
+
+std::size_t RowStore::query_bytes_of(TileId tile) const {
+  if (tile >= tiles_.size()) return 0;
+  const TileData& content = tiles_[tile];
+  return (content.samples != nullptr ? content.samples->bytes() : 0) +
+         (content.history != nullptr ? sizeof(QueryHistory) + content.history->bytes().size() : 0);
+}
+
+void RowStore::release_block(HalfBits* block) {
+  const auto shared = sharers_.find(block);
+  if (shared == sharers_.end()) {
+    blocks_->release(block);
+  } else if (--shared->second == 0) {
+    sharers_.erase(shared);
+  }
+}
+
+void RowStore::drop_blocks(TileData& content) {
+  if (content.blocks == nullptr) return;
+  for (std::uint32_t block = 0; block < block_count(); ++block) release_block(content.blocks[block]);
+  content.blocks.reset();
+}
+
 void RowStore::drop_rows(TileData& content) {
   if (content.record != nullptr) records_->release(content.record);
   content.record = nullptr;
-  if (content.blocks != nullptr) {
-    for (std::uint32_t block = 0; block < block_count(); ++block) blocks_->release(content.blocks[block]);
-  }
-  content.blocks.reset();
+  drop_blocks(content);
   content.kept_exact = false;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "attention/attend.hpp"
@@ -76,6 +77,10 @@ class RowStore {
   void round_rows(TileId tile, std::byte* scratch);
   // Makes `record` the tile's content and frees its exact rows and its samples.
   void adopt_record(TileId tile, std::uint8_t* record);
+  // The same, but rows and samples stay beside the record for those who still read them, until drop_exact_rows().
+  void add_record(TileId tile, std::uint8_t* record);
+  // Frees the exact rows and the samples of a tile that has a record; of any other tile nothing.
+  void drop_exact_rows(TileId tile);
 
   // Keeps the query that came with a row if that row is sampled and the tile not settled: q[head * head_stride +
   // channel], un-rotated. Writing the row again forgets it, so that a sample is always of the row as it is now.
@@ -100,12 +105,31 @@ class RowStore {
   std::size_t query_bytes() const;
 
   TileSide view(TileId tile) const;
+  // The exact rows of a tile, whether it has a record or not.
+  TileSide exact_view(TileId tile) const;
+  void read_exact_row(TileId tile, std::uint32_t row, HalfBits* values) const;
   // Replaces all rows of a tile; a sealed tile is sealed again from them, with the history it has, or becomes exact if
   // they cannot be encoded; a rounded one is rounded again. Samples and history stay: other keys, but the same who ask.
   // scratch: encode_scratch_bytes().
   Status replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch);
   // kOutOfMemory: `to` is then incomplete.
   Status copy_tile(TileId from, TileId to);
+  // Makes the exact rows [0, rows) of a tile and its samples those of an empty tile too. Both share whole blocks until
+  // reserve_rows() parts them.
+  void share_rows(TileId from, TileId to, std::uint32_t rows);
+  // Sees to it that rows [first, end) of a tile have memory of their own, so that writing them cannot fail: blocks
+  // that other tiles share are copied. kOutOfMemory: some may have it already.
+  Status reserve_rows(TileId tile, std::uint32_t first, std::uint32_t end);
+  // Frees the blocks that hold none of the rows [0, rows).
+  void trim_rows(TileId tile, std::uint32_t rows);
+  // Bytes of the tile's exact rows; of them those that no other tile shares.
+  struct RowBytes {
+    std::size_t all = 0;
+    std::size_t own = 0;
+  };
+  RowBytes exact_bytes(TileId tile) const;
+  // Bytes of the samples and of the history of a tile, however many tiles share it.
+  std::size_t query_bytes_of(TileId tile) const;
   void drop(TileId tile);
 
  private:
@@ -119,6 +143,9 @@ class RowStore {
   TileData& data(TileId tile);
   // Frees record and exact rows.
   void drop_rows(TileData& content);
+  void drop_blocks(TileData& content);
+  // Gives up one tile's part in a block.
+  void release_block(HalfBits* block);
   std::uint32_t block_count() const { return config_.tile_tokens / kBlockTokens; }
   std::size_t block_values() const { return std::size_t{kBlockTokens} * row_values_; }
   // Until the heads are known a row is one head of row_values channels, as in a V block.
@@ -142,6 +169,7 @@ class RowStore {
   SlabPool* blocks_;
   SlabPool* records_ = nullptr;
   std::vector<TileData> tiles_;
+  std::unordered_map<const HalfBits*, std::uint32_t> sharers_;  // of blocks in several tiles: tiles beyond the first
 };
 
 }  // namespace kvarn

@@ -18,8 +18,8 @@ std::size_t slots_of_slab(std::size_t stride) { return std::max<std::size_t>(1, 
 
 }  // namespace
 
-SlabPool::SlabPool(std::size_t slot_bytes, MemoryLimit* limit)
-    : limit_(limit), slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
+SlabPool::SlabPool(std::size_t slot_bytes, MemoryLimit* limit, const Allocator& allocator)
+    : limit_(limit), allocator_(allocator), slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
   slots_per_slab_ = static_cast<std::uint32_t>(slots_of_slab(stride_));
   slab_bytes_ = round_up(stride_ * slots_per_slab_, kPageBytes);
 }
@@ -32,6 +32,7 @@ std::size_t SlabPool::taken_bytes(std::size_t slot_bytes, std::size_t slots) {
 
 SlabPool::SlabPool(SlabPool&& other) noexcept
     : limit_(other.limit_),
+      allocator_(other.allocator_),
       slot_bytes_(other.slot_bytes_),
       stride_(other.stride_),
       slab_bytes_(other.slab_bytes_),
@@ -45,7 +46,7 @@ SlabPool::SlabPool(SlabPool&& other) noexcept
 }
 
 SlabPool::~SlabPool() {
-  for (const Slab& slab : slabs_) munmap(slab.base, slab_bytes_);
+  for (const Slab& slab : slabs_) return_slab(slab.base);
   forget_pages(resident_pages_);
 }
 
@@ -56,14 +57,31 @@ std::size_t SlabPool::find(const void* slot) const {
   return static_cast<std::size_t>(after - slabs_.begin()) - 1;
 }
 
-bool SlabPool::add_slab() {
+std::byte* SlabPool::take_slab() {
+  if (allocator_) return static_cast<std::byte*>(allocator_.allocate(allocator_.context, slab_bytes_, 64));
   void* memory = mmap(nullptr, slab_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return false;
+  return memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
+}
+
+void SlabPool::return_slab(std::byte* base) {
+  if (allocator_) {
+    allocator_.release(allocator_.context, base, slab_bytes_);
+  } else {
+    munmap(base, slab_bytes_);
+  }
+}
+
+bool SlabPool::add_slab(Claim claim) {
   Slab slab;
-  slab.base = static_cast<std::byte*>(memory);
+  slab.page_resident.resize(slab_bytes_ / kPageBytes);
+  if (allocator_ && !touch_pages(slab, 0, slab.page_resident.size(), claim)) return false;
+  slab.base = take_slab();
+  if (slab.base == nullptr) {
+    forget_pages(allocator_ ? slab.page_resident.size() : 0);
+    return false;
+  }
   for (std::uint32_t slot = slots_per_slab_; slot-- > 0;) slab.free_slots.push_back(slot);
   slab.slot_used.resize(slots_per_slab_);
-  slab.page_resident.resize(slab_bytes_ / kPageBytes);
   const auto at = std::upper_bound(slabs_.begin(), slabs_.end(), slab.base,
                                    [](const std::byte* key, const Slab& other) { return key < other.base; });
   usable_.insert(slab.base);
@@ -72,10 +90,12 @@ bool SlabPool::add_slab() {
 }
 
 std::byte* SlabPool::allocate(Claim claim) {
-  if (usable_.empty() && !add_slab()) return nullptr;
+  if (usable_.empty() && !add_slab(claim)) return nullptr;
   Slab& slab = slabs_[find(*usable_.begin())];
   const std::uint32_t slot = slab.free_slots.back();
-  if (!touch_pages(slab, slot, claim)) return nullptr;  // a slab without a slot in use takes addresses only
+  const std::size_t end_page = ((slot + 1) * stride_ - 1) / kPageBytes + 1;
+  // A slab without a slot in use takes addresses only.
+  if (!touch_pages(slab, slot * stride_ / kPageBytes, end_page, claim)) return nullptr;
   slab.free_slots.pop_back();
   slab.slot_used[slot] = true;
   ++used_slots_;
@@ -85,10 +105,9 @@ std::byte* SlabPool::allocate(Claim claim) {
   return memory;
 }
 
-bool SlabPool::touch_pages(Slab& slab, std::uint32_t slot, Claim claim) {
-  const auto first = slab.page_resident.begin() + static_cast<std::ptrdiff_t>(slot * stride_ / kPageBytes);
-  const auto end =
-      slab.page_resident.begin() + static_cast<std::ptrdiff_t>(((slot + 1) * stride_ - 1) / kPageBytes + 1);
+bool SlabPool::touch_pages(Slab& slab, std::size_t first_page, std::size_t end_page, Claim claim) {
+  const auto first = slab.page_resident.begin() + static_cast<std::ptrdiff_t>(first_page);
+  const auto end = slab.page_resident.begin() + static_cast<std::ptrdiff_t>(end_page);
   const auto pages = static_cast<std::size_t>(std::count(first, end, false));
   if (limit_ != nullptr && claim == Claim::kBeyondLimit) limit_->take_beyond(pages * kPageBytes);
   if (limit_ != nullptr && claim == Claim::kWithinLimit && !limit_->take(pages * kPageBytes)) return false;
@@ -112,6 +131,7 @@ bool SlabPool::page_is_free(const Slab& slab, std::size_t page) const {
 
 // Pages that only free slots touch go back at once: slots of one slab live for very different times.
 void SlabPool::give_back_pages(Slab& slab, std::uint32_t slot) {
+  if (allocator_) return;
   std::size_t first = slot * stride_ / kPageBytes;
   std::size_t end = ((slot + 1) * stride_ - 1) / kPageBytes + 1;
   if (!page_is_free(slab, first)) ++first;
@@ -135,7 +155,7 @@ void SlabPool::release(void* memory) {
   if (--slab.used == 0) {
     forget_pages(static_cast<std::size_t>(std::count(slab.page_resident.begin(), slab.page_resident.end(), true)));
     usable_.erase(slab.base);
-    munmap(slab.base, slab_bytes_);
+    return_slab(slab.base);
     slabs_.erase(slabs_.begin() + static_cast<std::ptrdiff_t>(index));
     return;
   }

@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "base/allocator.hpp"
 #include "base/memory_limit.hpp"
 
 namespace kvarn {
@@ -18,8 +19,9 @@ class SlabPool {
   // larger rows, a row that moves).
   enum class Claim { kWithinLimit, kBeyondLimit };
 
-  // limit: may be shared, must outlive the pool; nullptr: none. It counts whole pages.
-  explicit SlabPool(std::size_t slot_bytes, MemoryLimit* limit = nullptr);
+  // limit: may be shared, must outlive the pool; nullptr: none. It counts whole pages. With an allocator slabs come
+  // from it, count whole while they live, and go back whole.
+  explicit SlabPool(std::size_t slot_bytes, MemoryLimit* limit = nullptr, const Allocator& allocator = {});
   ~SlabPool();
   SlabPool(SlabPool&& other) noexcept;
   SlabPool(const SlabPool&) = delete;
@@ -47,14 +49,17 @@ class SlabPool {
     std::vector<bool> page_resident;  // touched since it was last given back
   };
   std::size_t find(const void* slot) const;
-  bool add_slab();
-  // Takes the pages of a slot that are not resident; false if the limit refuses them.
-  bool touch_pages(Slab& slab, std::uint32_t slot, Claim claim);
+  std::byte* take_slab();
+  void return_slab(std::byte* base);
+  bool add_slab(Claim claim);
+  // Takes the pages [first_page, end_page) of a slab that are not resident; false if the limit refuses them.
+  bool touch_pages(Slab& slab, std::size_t first_page, std::size_t end_page, Claim claim);
   void forget_pages(std::size_t pages);
   void give_back_pages(Slab& slab, std::uint32_t slot);
   bool page_is_free(const Slab& slab, std::size_t page) const;
 
   MemoryLimit* limit_;
+  Allocator allocator_;
   std::size_t slot_bytes_;
   std::size_t stride_;  // slot_bytes_ rounded up to 64
   std::size_t slab_bytes_;
