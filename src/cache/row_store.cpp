@@ -373,11 +373,12 @@ RowStore::RowBytes RowStore::exact_bytes(TileId tile) const {
   return bytes;
 }
 
-std::size_t RowStore::query_bytes_of(TileId tile) const {
+std::size_t RowStore::query_bytes_of(TileId tile, const QueryHistory* counted) const {
   if (tile >= tiles_.size()) return 0;
   const TileData& content = tiles_[tile];
+  const bool counts = content.history != nullptr && content.history.get() != counted;
   return (content.samples != nullptr ? content.samples->bytes() : 0) +
-         (content.history != nullptr ? sizeof(QueryHistory) + content.history->bytes().size() : 0);
+         (counts ? sizeof(QueryHistory) + content.history->bytes().size() : 0);
 }
 
 void RowStore::release_block(HalfBits* block) {

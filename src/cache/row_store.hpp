@@ -128,8 +128,8 @@ class RowStore {
     std::size_t own = 0;
   };
   RowBytes exact_bytes(TileId tile) const;
-  // Bytes of the samples and of the history of a tile, however many tiles share it.
-  std::size_t query_bytes_of(TileId tile) const;
+  // Bytes of the samples and of the history of a tile; not of a history that is `counted` already.
+  std::size_t query_bytes_of(TileId tile, const QueryHistory* counted) const;
   void drop(TileId tile);
 
  private:

@@ -315,13 +315,15 @@ SequenceAccount SequenceCache::account(SequenceId id) const {
   for (std::uint32_t layer = 0; layer < layer_count(); ++layer) {
     for (const RowStore* store : {layers_[layer].k, layers_[layer].v}) {
       account.f16_bytes += std::uint64_t{sequence.length} * store->row_values() * sizeof(HalfBits);
+      const QueryHistory* counted = nullptr;  // tiles next to each other may share one
       for (std::uint32_t index = 0; index < sequence.tiles.size(); ++index) {
         const TileId tile = sequence.tiles[index];
         const bool is_alone = tiles_[tile].sequences == 1;
         const bool reads_record = is_sealed(sequence, layer, index) && store->sealed(tile);
         const RowStore::RowBytes rows = store->exact_bytes(tile);
         const std::uint64_t records = store->sealed(tile) ? store->records_bytes() : 0;
-        const std::uint64_t queries = store->query_bytes_of(tile);
+        const std::uint64_t queries = store->query_bytes_of(tile, counted);
+        if (store->history(tile) != nullptr) counted = store->history(tile).get();
         account.held_bytes += (reads_record ? records : rows.all) + queries;
         if (is_alone) account.own_bytes += records + rows.own + queries;
         if (!is_alone && records != 0 && !reads_record && tiles_[tile].exact[layer] == 1) account.own_bytes += rows.own;

@@ -447,6 +447,32 @@ TEST(SequenceCache, RowsThatNoRecordHolds_StayExact) {
   EXPECT_TRUE(std::equal(rows.begin() + 16 * values, rows.begin() + 32 * values, k.begin() + 16 * values));
 }
 
+// Samples of one prompt cost one prompt and their own rows. Shapes of SmolLM2 135M, fewer layers: they cost alike.
+TEST(SequenceCache, HundredForksOf4096Tokens_TakeAtMostSevenTimesTheMemoryOfOne) {
+  SequenceModel model;
+  model.layers = 2;
+  model.heads = {9, 3, 64, 64};
+  constexpr std::uint32_t kPrompt = 4100;  // in the middle of a block of rows: the dearest
+  const auto cache = model.make_cache(CacheConfig{}, {101, 5000});
+  Text text;
+  while (text.size() < kPrompt) {
+    model.extend(*cache, 0, text, text_of(std::min<std::uint32_t>(512, kPrompt - text.size()), 1));
+  }
+  for (SequenceId id = 1; id <= 100; ++id) {
+    ASSERT_EQ(cache->fork(0, id), Status::kOk);
+    Text own = text;
+    model.extend(*cache, id, own, text_of(32, id));
+    model.extend(*cache, id, own, text_of(32, id + 200));
+  }
+  const SequencesAccount all = cache->account();
+  EXPECT_EQ(all.tokens, 100u * (kPrompt + 64) + kPrompt);
+  for (SequenceId id = 0; id < 100; ++id) ASSERT_EQ(cache->drop(id), Status::kOk);
+  const double ratio = static_cast<double>(all.held_bytes()) / static_cast<double>(cache->account().held_bytes());
+  RecordProperty("ratio", std::to_string(ratio));
+  EXPECT_LE(ratio, 7.0);
+  EXPECT_GT(ratio, 4.5);  // the rows of the forks alone are not less
+}
+
 // A team of threads that takes items in turns.
 Runner team(unsigned workers) {
   return {workers, nullptr, [](void*, std::size_t items, void (*task)(void*, std::size_t, unsigned), void* arg) {
