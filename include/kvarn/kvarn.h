@@ -8,18 +8,17 @@
  *
  * Errors. A call that can fail returns a kvarn_status; KVARN_STATUS_OK is 0. A call that returns anything else has
  *   changed nothing, unless it says otherwise. A null pointer where none is allowed, a struct of a wrong size, a value
- *   outside its range and data that is not aligned for its type are KVARN_STATUS_INVALID_ARGUMENT in every call. Nothing
- *   is printed, no environment variable is read, no exception leaves the library, no signal handler is set.
- * Threads. The library starts none. Calls on different caches and all codec calls may run at the same time; calls on one
- *   cache may not. Work is spread over the caller's threads through a kvarn_runner. Results do not depend on the number
- *   of threads, bit for bit, nor on the instruction set where a call says so.
- * Memory. What a call reads or writes through its pointers belongs to the caller and is not kept after it returns;
- *   exceptions say so. Pointers to the caller's data may not overlap with each other if one of them is written.
- * Structs. Structs that may grow start with struct_size, which the caller sets to sizeof the struct, most easily with the
- *   _INIT macro beside it. A new version of the library adds members at the end, and a member that is zero or missing
- *   means what the library did before. A struct that is larger than the library knows is accepted if all it does not
- *   know is zero. Structs without struct_size never change.
- * Units. "value" is one number of a row; strides count values, not bytes; sizes of memory are bytes and say so.
+ *   outside its range and data that is not aligned for its type are KVARN_STATUS_INVALID_ARGUMENT in every call.
+ * Nothing is printed, no environment variable is read, no exception leaves the library, no signal handler is set.
+ * Threads. The library starts none. Calls on different caches and all codec calls may run at the same time; calls on
+ * one cache may not. Work is spread over the caller's threads through a kvarn_runner. Results do not depend on the
+ * number of threads, bit for bit, nor on the instruction set where a call says so. Memory. What a call reads or writes
+ * through its pointers belongs to the caller and is not kept after it returns; exceptions say so. Pointers to the
+ * caller's data may not overlap with each other if one of them is written. Structs. Structs that may grow start with
+ * struct_size, which the caller sets to sizeof the struct, most easily with the _INIT macro beside it. A new version of
+ * the library adds members at the end, and a member that is zero or missing means what the library did before. A struct
+ * that is larger than the library knows is accepted if all it does not know is zero. Structs without struct_size never
+ * change. Units. "value" is one number of a row; strides count values, not bytes; sizes of memory are bytes and say so.
  * Versions. A symbol is never removed and never changes its meaning within a major version.
  */
 #ifndef KVARN_KVARN_H
@@ -39,7 +38,8 @@
 extern "C" {
 #endif
 
-/* ------------------------------------------------------------------------------------------------ the library itself */
+/* ------------------------------------------------------------------------------------------------ the library itself
+ */
 
 /* What became of a call. Never a truth value: 0 is success. */
 typedef enum kvarn_status {
@@ -88,7 +88,8 @@ typedef uint32_t kvarn_level;
 #define KVARN_LEVEL_OFFICIAL 1u /* the published method of KVarN (arXiv 2606.03458) */
 #define KVARN_LEVEL_SCALED 2u   /* the same after bringing every tile to one size */
 #define KVARN_LEVEL_FAST 3u     /* a line for each row that neither shrinks nor stretches it */
-#define KVARN_LEVEL_BEST 4u     /* fast, and rounding errors are made good by other rows; keys: as far as queries see it */
+#define KVARN_LEVEL_BEST 4u /* fast, and rounding errors are made good by other rows; keys: as far as queries see it \
+                             */
 
 /* Rows of tokens in the caller's memory: value (token, head, channel) is at data[token * token_stride + head *
  * head_stride + channel], so the channels of one head lie side by side. Strides are at least 0 and count values.
@@ -126,14 +127,16 @@ typedef void (*kvarn_task)(void* arg, size_t item, uint32_t worker);
 /* The caller's threads. `run` calls task(arg, item, worker) once for every item below `items`, in any order and on any
  * thread, with worker < workers and never two calls at once for the same worker, and returns when all are done. It is
  * called on the thread that called the library, possibly several times in one call. Neither it nor the task may throw.
- * Memory for scratch grows with `workers`. A null runner, or one whose `run` is null, means: the calling thread alone. */
+ * Memory for scratch grows with `workers`. A null runner, or one whose `run` is null, means: the calling thread alone.
+ */
 typedef struct kvarn_runner {
   size_t struct_size;
   void* context;
   uint32_t workers; /* 1 to 1024 */
   void (*run)(void* context, size_t items, kvarn_task task, void* arg);
 } kvarn_runner;
-#define KVARN_RUNNER_INIT {sizeof(kvarn_runner), NULL, 1, NULL}
+#define KVARN_RUNNER_INIT \
+  { sizeof(kvarn_runner), NULL, 1, NULL }
 
 /* The caller's memory. `allocate` returns `bytes` of memory at a multiple of `alignment` (a power of two, at most 64),
  * content undefined, or null. `release` takes back one such block, with the same `bytes`. Both are called on the thread
@@ -144,13 +147,15 @@ typedef struct kvarn_allocator {
   void* (*allocate)(void* context, size_t bytes, size_t alignment);
   void (*release)(void* context, void* memory, size_t bytes);
 } kvarn_allocator;
-#define KVARN_ALLOCATOR_INIT {sizeof(kvarn_allocator), NULL, NULL, NULL}
+#define KVARN_ALLOCATOR_INIT \
+  { sizeof(kvarn_allocator), NULL, NULL, NULL }
 
-/* --------------------------------------------------------------------------------------------------------- the codec */
+/* --------------------------------------------------------------------------------------------------------- the codec
+ */
 
-/* A batch of tiles of one side: `tiles` times `tokens` tokens in order, of `heads` heads. Each head of each tile becomes
- * one record. Records lie one after the other without gaps, all heads of a tile together: that of tile t and head h is
- * number t * heads + h. */
+/* A batch of tiles of one side: `tiles` times `tokens` tokens in order, of `heads` heads. Each head of each tile
+ * becomes one record. Records lie one after the other without gaps, all heads of a tile together: that of tile t and
+ * head h is number t * heads + h. */
 typedef struct kvarn_codec {
   size_t struct_size;
   kvarn_side side;
@@ -161,7 +166,8 @@ typedef struct kvarn_codec {
   uint32_t tiles;  /* at least 1 */
   kvarn_level level;
 } kvarn_codec;
-#define KVARN_CODEC_INIT {sizeof(kvarn_codec), KVARN_SIDE_K, 4, 128, 128, 1, 1, KVARN_LEVEL_DEFAULT}
+#define KVARN_CODEC_INIT \
+  { sizeof(kvarn_codec), KVARN_SIDE_K, 4, 128, 128, 1, 1, KVARN_LEVEL_DEFAULT }
 
 /* What a batch takes. */
 typedef struct kvarn_codec_sizes {
@@ -171,7 +177,8 @@ typedef struct kvarn_codec_sizes {
   size_t encode_scratch_bytes; /* for one worker; w workers take w times as much. Needs no alignment. */
   size_t decode_scratch_bytes; /* likewise */
 } kvarn_codec_sizes;
-#define KVARN_CODEC_SIZES_INIT {sizeof(kvarn_codec_sizes), 0, 0, 0, 0}
+#define KVARN_CODEC_SIZES_INIT \
+  { sizeof(kvarn_codec_sizes), 0, 0, 0, 0 }
 
 /* Sizes of a batch; fills the members of `sizes` that its struct_size covers. KVARN_STATUS_INVALID_ARGUMENT also if a
  * size does not fit size_t. */
@@ -181,8 +188,8 @@ KVARN_API kvarn_status kvarn_codec_measure(const kvarn_codec* codec, kvarn_codec
  * beyond +-65504 to +-65504. Writes sizes.records_bytes to `records`; `scratch` is at least encode_scratch_bytes times
  * the runner's workers. Allocates nothing. The same rows give the same bytes on every machine and with any instruction
  * set. Keys at KVARN_LEVEL_BEST are encoded as at FAST: queries are known to caches alone.
- * KVARN_STATUS_NON_FINITE: a NaN or an infinity in the rows. KVARN_STATUS_OUT_OF_RANGE: rows that no record can hold, at
- * OFFICIAL and SCALED alone. With both of them `records` holds anything. */
+ * KVARN_STATUS_NON_FINITE: a NaN or an infinity in the rows. KVARN_STATUS_OUT_OF_RANGE: rows that no record can hold,
+ * at OFFICIAL and SCALED alone. With both of them `records` holds anything. */
 KVARN_API kvarn_status kvarn_codec_encode(const kvarn_codec* codec, const kvarn_const_rows* rows, kvarn_buffer records,
                                           kvarn_buffer scratch, const kvarn_runner* runner);
 
@@ -196,7 +203,8 @@ KVARN_API kvarn_status kvarn_codec_decode(const kvarn_codec* codec, kvarn_const_
  * not finite. */
 KVARN_API kvarn_status kvarn_codec_validate(const kvarn_codec* codec, kvarn_const_buffer records);
 
-/* --------------------------------------------------------------------------------------------------------- the cache */
+/* --------------------------------------------------------------------------------------------------------- the cache
+ */
 
 /* The keys and values of many sequences in all layers of one model. Sequences are numbered from 0 and exist from the
  * start, all of them empty. */
@@ -213,11 +221,12 @@ typedef struct kvarn_cache_config {
   uint32_t tail_tokens; /* so many tokens before those of a step stay exact, and the step's own */
   uint32_t tile_tokens; /* a multiple of 16, from 16 to 256 */
 } kvarn_cache_config;
-#define KVARN_CACHE_CONFIG_INIT {sizeof(kvarn_cache_config), 4, 4, KVARN_LEVEL_DEFAULT, 128, 128, 128}
+#define KVARN_CACHE_CONFIG_INIT \
+  { sizeof(kvarn_cache_config), 4, 4, KVARN_LEVEL_DEFAULT, 128, 128, 128 }
 
 /* Sets widths, and for names that have one the tail, from a name: "f16", "k4v4", "k4v2" ... with 8, 6, 5, 4, 3 or 2 for
- * each side, or "near-lossless" (6 bits), "balanced" (4), "small" (3), "smallest" (2). KVARN_STATUS_INVALID_ARGUMENT for
- * any other name. */
+ * each side, or "near-lossless" (6 bits), "balanced" (4), "small" (3), "smallest" (2). KVARN_STATUS_INVALID_ARGUMENT
+ * for any other name. */
 KVARN_API kvarn_status kvarn_cache_config_preset(kvarn_cache_config* config, const char* name);
 
 /* One layer's attention: query head h reads KV head h / (heads / kv_heads). */
@@ -236,7 +245,8 @@ typedef struct kvarn_cache_limits {
   uint64_t bytes;     /* of rows and records, with what they take beside; 0: no limit. Sealing may go beyond it by the
                          records of one layer at a time, which take the place of larger rows. */
 } kvarn_cache_limits;
-#define KVARN_CACHE_LIMITS_INIT {sizeof(kvarn_cache_limits), 1, 4096, 0}
+#define KVARN_CACHE_LIMITS_INIT \
+  { sizeof(kvarn_cache_limits), 1, 4096, 0 }
 
 /* Makes a cache; *cache is set on success alone. `layers` is [layer_count], 1 to 4096. A null allocator, or one whose
  * functions are null: memory comes from the system. Rows and records come from the allocator, in blocks of about
@@ -283,27 +293,28 @@ KVARN_API kvarn_status kvarn_step_begin(kvarn_cache* cache, const kvarn_step_par
 KVARN_API kvarn_status kvarn_step_append(kvarn_cache* cache, uint32_t layer, const kvarn_const_rows* k,
                                          const kvarn_const_rows* v, const kvarn_runner* runner);
 
-/* How attention is computed. The score of a query and a key is scale * q.k; with soft_cap c > 0 then c * tanh(score / c).
- * A query sees its own token and those before it in its sequence. */
+/* How attention is computed. The score of a query and a key is scale * q.k; with soft_cap c > 0 then c * tanh(score /
+ * c). A query sees its own token and those before it in its sequence. */
 typedef struct kvarn_query {
   size_t struct_size;
-  float scale;             /* 0: 1 / sqrt(dim_k) */
-  float soft_cap;          /* 0: none */
-  uint32_t window_tokens;  /* a query sees only the newest so many tokens, its own included; 0: all */
+  float scale;              /* 0: 1 / sqrt(dim_k) */
+  float soft_cap;           /* 0: none */
+  uint32_t window_tokens;   /* a query sees only the newest so many tokens, its own included; 0: all */
   const float* sink_logits; /* [heads], one more logit in each softmax that has no value; null: none */
 } kvarn_query;
-#define KVARN_QUERY_INIT {sizeof(kvarn_query), 0.0f, 0.0f, 0, NULL}
+#define KVARN_QUERY_INIT \
+  { sizeof(kvarn_query), 0.0f, 0.0f, 0, NULL }
 
-/* Attention of all tokens of the step in one layer: q is [tokens, heads, dim_k], out is [tokens, heads, dim_v], both F32.
- * Call it after kvarn_step_append of the same layer. At KVARN_LEVEL_BEST the queries also tell the encoder of keys what
- * to keep; layers without this call are encoded as at FAST.
- * The result depends on the tokens and steps of each sequence alone, not on other sequences, forks or threads.
- * KVARN_STATUS_OUT_OF_ORDER: no step is at hand, or the layer has no rows of it. */
+/* Attention of all tokens of the step in one layer: q is [tokens, heads, dim_k], out is [tokens, heads, dim_v], both
+ * F32. Call it after kvarn_step_append of the same layer. At KVARN_LEVEL_BEST the queries also tell the encoder of keys
+ * what to keep; layers without this call are encoded as at FAST. The result depends on the tokens and steps of each
+ * sequence alone, not on other sequences, forks or threads. KVARN_STATUS_OUT_OF_ORDER: no step is at hand, or the layer
+ * has no rows of it. */
 KVARN_API kvarn_status kvarn_step_attend(kvarn_cache* cache, uint32_t layer, const kvarn_query* query,
                                          const kvarn_const_rows* q, const kvarn_rows* out, const kvarn_runner* runner);
 
-/* The tokens of the step belong to their sequences now. KVARN_STATUS_OUT_OF_ORDER: no step is at hand, or a layer has no
- * rows of it. */
+/* The tokens of the step belong to their sequences now. KVARN_STATUS_OUT_OF_ORDER: no step is at hand, or a layer has
+ * no rows of it. */
 KVARN_API kvarn_status kvarn_step_commit(kvarn_cache* cache);
 
 /* The step never was, but what it sealed stays sealed. Without a step it does nothing. */
@@ -316,14 +327,14 @@ KVARN_API kvarn_status kvarn_step_cancel(kvarn_cache* cache);
 /* Tokens of a sequence, those of a step at hand not counted. */
 KVARN_API kvarn_status kvarn_sequence_length(const kvarn_cache* cache, uint32_t sequence, uint32_t* tokens);
 
-/* Leaves the first `tokens` tokens, at most as many as there are. Rows that are exact stay exact: so the tail, and every
- * cut at the end of a tile. Of a sealed tile that is cut in the middle, the rows that stay keep the values of the record
- * and are encoded a second time when the tile is full and due again. */
+/* Leaves the first `tokens` tokens, at most as many as there are. Rows that are exact stay exact: so the tail, and
+ * every cut at the end of a tile. Of a sealed tile that is cut in the middle, the rows that stay keep the values of the
+ * record and are encoded a second time when the tile is full and due again. */
 KVARN_API kvarn_status kvarn_sequence_truncate(kvarn_cache* cache, uint32_t sequence, uint32_t tokens);
 
-/* Makes the empty sequence `to` begin with all tokens of `from`. Costs one list entry a tile; all bytes are shared until
- * one of them goes on, and then all but a block of 16 rows. KVARN_STATUS_INVALID_ARGUMENT: `to` is not empty or is
- * `from`. */
+/* Makes the empty sequence `to` begin with all tokens of `from`. Costs one list entry a tile; all bytes are shared
+ * until one of them goes on, and then all but a block of 16 rows. KVARN_STATUS_INVALID_ARGUMENT: `to` is not empty or
+ * is `from`. */
 KVARN_API kvarn_status kvarn_sequence_fork(kvarn_cache* cache, uint32_t from, uint32_t to);
 
 /* Empties a sequence. What other sequences share stays. */
@@ -357,7 +368,8 @@ typedef struct kvarn_cache_account {
   uint64_t scratch_bytes; /* working memory that is kept between calls */
   uint64_t f16_bytes;     /* what all sequences would take as half-precision rows with nothing shared */
 } kvarn_cache_account;
-#define KVARN_CACHE_ACCOUNT_INIT {sizeof(kvarn_cache_account), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define KVARN_CACHE_ACCOUNT_INIT \
+  { sizeof(kvarn_cache_account), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Fills the members of `account` that its struct_size covers. Takes time that grows with the tiles of the cache. */
 KVARN_API kvarn_status kvarn_cache_get_account(const kvarn_cache* cache, kvarn_cache_account* account);
@@ -371,7 +383,8 @@ typedef struct kvarn_sequence_account {
   uint64_t own_bytes;     /* of these, what dropping the sequence gives back */
   uint64_t f16_bytes;     /* the same tokens as half-precision rows */
 } kvarn_sequence_account;
-#define KVARN_SEQUENCE_ACCOUNT_INIT {sizeof(kvarn_sequence_account), 0, 0, 0, 0, 0}
+#define KVARN_SEQUENCE_ACCOUNT_INIT \
+  { sizeof(kvarn_sequence_account), 0, 0, 0, 0, 0 }
 
 KVARN_API kvarn_status kvarn_sequence_get_account(const kvarn_cache* cache, uint32_t sequence,
                                                   kvarn_sequence_account* account);

@@ -2,7 +2,8 @@
 #ifndef KVARN_VERSION_H
 #define KVARN_VERSION_H
 
-/* Semantic version (semver.org). While the major version is 0, a new minor version may change or remove declarations. */
+/* Semantic version (semver.org). While the major version is 0, a new minor version may change or remove declarations.
+ */
 #define KVARN_VERSION_MAJOR 0
 #define KVARN_VERSION_MINOR 1
 #define KVARN_VERSION_PATCH 0
