@@ -6,20 +6,26 @@
  *
  * RULES FOR ALL CALLS
  *
- * Errors. A call that can fail returns a kvarn_status; KVARN_STATUS_OK is 0. A call that returns anything else has
- *   changed nothing, unless it says otherwise. A null pointer where none is allowed, a struct of a wrong size, a value
- *   outside its range and data that is not aligned for its type are KVARN_STATUS_INVALID_ARGUMENT in every call.
- * Nothing is printed, no environment variable is read, no exception leaves the library, no signal handler is set.
- * Threads. The library starts none. Calls on different caches and all codec calls may run at the same time; calls on
+ * Errors: A call that can fail returns a kvarn_status; KVARN_STATUS_OK is 0. A call that returns anything else has
+ * changed nothing, unless it says otherwise. A null pointer where none is allowed, a struct of a wrong size, a value
+ * outside its range and data that is not aligned for its type are KVARN_STATUS_INVALID_ARGUMENT in every call. Nothing
+ * is printed, no environment variable is read, no exception leaves the library, no signal handler is set.
+ *
+ * Threads: The library starts none. Calls on different caches and all codec calls may run at the same time; calls on
  * one cache may not. Work is spread over the caller's threads through a kvarn_runner. Results do not depend on the
- * number of threads, bit for bit, nor on the instruction set where a call says so. Memory. What a call reads or writes
- * through its pointers belongs to the caller and is not kept after it returns; exceptions say so. Pointers to the
- * caller's data may not overlap with each other if one of them is written. Structs. Structs that may grow start with
- * struct_size, which the caller sets to sizeof the struct, most easily with the _INIT macro beside it. A new version of
- * the library adds members at the end, and a member that is zero or missing means what the library did before. A struct
- * that is larger than the library knows is accepted if all it does not know is zero. Structs without struct_size never
- * change. Units. "value" is one number of a row; strides count values, not bytes; sizes of memory are bytes and say so.
- * Versions. A symbol is never removed and never changes its meaning within a major version.
+ * number of threads, bit for bit.
+ *
+ * Memory: What a call reads or writes through its pointers belongs to the caller and is not kept after it returns;
+ * exceptions say so. Memory that a call writes may not overlap with any other memory it is given.
+ *
+ * Structs: Structs that may grow start with struct_size, which the caller sets to sizeof the struct, most easily with
+ * the _INIT macro beside it. A new version of the library adds members at the end, and a member that is zero or missing
+ * means what the library did before. A struct that is larger than the library knows is accepted if all it does not know
+ * is zero. Structs without struct_size never change.
+ *
+ * Units: A "value" is one number of a row; strides count values, not bytes; sizes of memory are in bytes and say so.
+ *
+ * Versions: A symbol is never removed and never changes its meaning within a major version (from 1.0 on).
  */
 #ifndef KVARN_KVARN_H
 #define KVARN_KVARN_H
@@ -38,8 +44,7 @@
 extern "C" {
 #endif
 
-/* ------------------------------------------------------------------------------------------------ the library itself
- */
+/* ---------------- the library itself */
 
 /* What became of a call. Never a truth value: 0 is success. */
 typedef enum kvarn_status {
@@ -70,7 +75,7 @@ KVARN_API const char* kvarn_kernels_name(void);
  * KVARN_STATUS_INVALID_ARGUMENT: there are none of this name, or the processor cannot run them. */
 KVARN_API kvarn_status kvarn_kernels_choose(const char* name);
 
-/* ---------------------------------------------------------------------------------------------- what callers bring */
+/* ---------------- what callers bring */
 
 /* A number that is one of the KVARN_TYPE_ constants. */
 typedef uint32_t kvarn_type;
@@ -88,8 +93,7 @@ typedef uint32_t kvarn_level;
 #define KVARN_LEVEL_OFFICIAL 1u /* the published method of KVarN (arXiv 2606.03458) */
 #define KVARN_LEVEL_SCALED 2u   /* the same after bringing every tile to one size */
 #define KVARN_LEVEL_FAST 3u     /* a line for each row that neither shrinks nor stretches it */
-#define KVARN_LEVEL_BEST 4u /* fast, and rounding errors are made good by other rows; keys: as far as queries see it \
-                             */
+#define KVARN_LEVEL_BEST 4u     /* fast, and rows make good the rounding errors of others; keys: as queries see them */
 
 /* Rows of tokens in the caller's memory: value (token, head, channel) is at data[token * token_stride + head *
  * head_stride + channel], so the channels of one head lie side by side. Strides are at least 0 and count values.
@@ -116,6 +120,7 @@ typedef struct kvarn_buffer {
   size_t bytes;
 } kvarn_buffer;
 
+/* The same, only read. */
 typedef struct kvarn_const_buffer {
   const void* data;
   size_t bytes;
@@ -150,8 +155,7 @@ typedef struct kvarn_allocator {
 #define KVARN_ALLOCATOR_INIT \
   { sizeof(kvarn_allocator), NULL, NULL, NULL }
 
-/* --------------------------------------------------------------------------------------------------------- the codec
- */
+/* ---------------- the codec */
 
 /* A batch of tiles of one side: `tiles` times `tokens` tokens in order, of `heads` heads. Each head of each tile
  * becomes one record. Records lie one after the other without gaps, all heads of a tile together: that of tile t and
@@ -203,8 +207,7 @@ KVARN_API kvarn_status kvarn_codec_decode(const kvarn_codec* codec, kvarn_const_
  * not finite. */
 KVARN_API kvarn_status kvarn_codec_validate(const kvarn_codec* codec, kvarn_const_buffer records);
 
-/* --------------------------------------------------------------------------------------------------------- the cache
- */
+/* ---------------- the cache */
 
 /* The keys and values of many sequences in all layers of one model. Sequences are numbered from 0 and exist from the
  * start, all of them empty. */
@@ -266,7 +269,7 @@ KVARN_API kvarn_status kvarn_cache_clear(kvarn_cache* cache);
  * kvarn_cache_destroy returns KVARN_STATUS_OUT_OF_MEMORY. The limit, the allocator and the memory for rows and records
  * never cause this. */
 
-/* ------------------------------------------------------------------------------------------------------ one step
+/* ---------------- one step
  *
  * A step adds tokens to one or more sequences:
  *
@@ -275,6 +278,7 @@ KVARN_API kvarn_status kvarn_cache_clear(kvarn_cache* cache);
  * Tokens of a step are numbered from 0, part by part in the order of `parts`. Until the commit they belong to no
  * sequence, and kvarn_step_cancel makes them vanish. Attention of a layer may be left out. */
 
+/* The tokens that a step adds to one sequence. */
 typedef struct kvarn_step_part {
   uint32_t sequence;
   uint32_t tokens; /* at least 1 */
@@ -287,8 +291,8 @@ KVARN_API kvarn_status kvarn_step_begin(kvarn_cache* cache, const kvarn_step_par
 
 /* Writes the rows of all tokens of the step in one layer: k is [tokens, kv_heads, dim_k], v is [tokens, kv_heads,
  * dim_v], both of the same type. F16 is kept as it is, bit for bit; F32 is rounded to half precision, to nearest even,
- * and beyond +-65504 to +-65504. Seals what is due in this layer. Writing them again replaces them.
- * Rows with a NaN or an infinity are kept as they are, and their tile is never sealed.
+ * and beyond +-65504, infinities too, to +-65504. A NaN, or an infinity in F16, is kept, and its tile is never sealed.
+ * Seals what is due in this layer. Writing the rows again replaces them.
  * KVARN_STATUS_OUT_OF_ORDER: no step is at hand. */
 KVARN_API kvarn_status kvarn_step_append(kvarn_cache* cache, uint32_t layer, const kvarn_const_rows* k,
                                          const kvarn_const_rows* v, const kvarn_runner* runner);
@@ -320,7 +324,7 @@ KVARN_API kvarn_status kvarn_step_commit(kvarn_cache* cache);
 /* The step never was, but what it sealed stays sealed. Without a step it does nothing. */
 KVARN_API kvarn_status kvarn_step_cancel(kvarn_cache* cache);
 
-/* ------------------------------------------------------------------------------------------------------ sequences
+/* ---------------- sequences
  *
  * Calls that change a sequence return KVARN_STATUS_OUT_OF_ORDER while a step is at hand. */
 
@@ -353,7 +357,7 @@ typedef struct kvarn_row_range {
 KVARN_API kvarn_status kvarn_sequence_read(const kvarn_cache* cache, uint32_t sequence, const kvarn_row_range* range,
                                            const kvarn_rows* rows);
 
-/* ------------------------------------------------------------------------------------------------------ accounts */
+/* ---------------- accounts */
 
 /* Where the bytes of a cache are. What sequences share counts once. */
 typedef struct kvarn_cache_account {
@@ -386,6 +390,7 @@ typedef struct kvarn_sequence_account {
 #define KVARN_SEQUENCE_ACCOUNT_INIT \
   { sizeof(kvarn_sequence_account), 0, 0, 0, 0, 0 }
 
+/* The same for one sequence. */
 KVARN_API kvarn_status kvarn_sequence_get_account(const kvarn_cache* cache, uint32_t sequence,
                                                   kvarn_sequence_account* account);
 

@@ -20,7 +20,7 @@ def squeeze(text):
 
 def declarations(header):
     """The declarations of a header, one a line, without comments; order is that of the header."""
-    text = COMMENT.sub(" ", header)
+    text = COMMENT.sub(" ", header).replace("\\\n", " ")
     found = [f"#define {name} {squeeze(value)}" for name, value in DEFINE.findall(text) if name not in NOT_INTERFACE]
     text = re.sub(r"^\s*#.*$", "", text, flags=re.M)
     text = text.replace('extern "C" {', " ").replace("KVARN_API", " ")
@@ -34,12 +34,15 @@ def declarations(header):
 
 
 def function_names(lines):
-    return {match[1] for match in (re.match(r"^[^{(]*?(kvarn_\w+)\(", line) for line in lines) if match and
-            not line_is_type(match.string)}
+    found = (re.match(r"^[^{(]*?(kvarn_\w+)\(", line) for line in lines if not line.startswith(("typedef", "#define")))
+    return {match[1] for match in found if match}
 
 
-def line_is_type(line):
-    return line.startswith(("typedef", "#define"))
+def undocumented(header):
+    """First lines of functions and types with no comment above them; those right below a declaration share its comment."""
+    lines = header.splitlines()
+    starts = [at for at, line in enumerate(lines) if line.startswith(("KVARN_API", "typedef"))]
+    return [lines[at] for at in starts if not lines[at - 1].rstrip().endswith(("*/", ";"))]
 
 
 def exported(listing):
@@ -58,6 +61,8 @@ def self_check():
     lines = declarations(header)
     assert lines == ["#define KVARN_X 1u", "typedef struct kvarn_a { int b; } kvarn_a;", "int kvarn_f( int a);"], lines
     assert function_names(lines) == {"kvarn_f"}
+    assert undocumented("/* a */\ntypedef int kvarn_a;\ntypedef int kvarn_b;\n\nKVARN_API int kvarn_f(void);\n") == [
+        "KVARN_API int kvarn_f(void);"]
     assert exported("0 A KVARN_0\n1 T kvarn_f@@KVARN_0\n") == {"kvarn_f"}
 
 
@@ -77,10 +82,11 @@ def main():
         target.write_text("\n".join(declarations(header.read_text(encoding="utf-8"))) + "\n", encoding="utf-8")
         return
     header, target, nm, library = sys.argv[1:5]
-    lines = declarations(pathlib.Path(header).read_text(encoding="utf-8"))
+    text = pathlib.Path(header).read_text(encoding="utf-8")
+    lines = declarations(text)
     listed = pathlib.Path(target).read_text(encoding="utf-8").splitlines()
     listing = subprocess.run([nm, "-D", "--defined-only", library], check=True, capture_output=True, text=True).stdout
-    wrong = differences(lines, listed, exported(listing))
+    wrong = differences(lines, listed, exported(listing)) + [f"not documented: {line}" for line in undocumented(text)]
     if wrong or len(lines) < 50:
         sys.exit("\n".join(wrong) or "the header was not understood")
 

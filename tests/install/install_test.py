@@ -61,6 +61,27 @@ def with_pkg_config(tree, work):
     assert "4.5000 bits a value" in run(work / "static")
 
 
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.S | re.M)
+
+
+def guide(tree, work, name, language):
+    """The program that the snippets of a page make together, built by the page's own CMake file; prints what the page says."""
+    page = (ROOT / "docs" / "guide" / name).read_text(encoding="utf-8")
+    snippets, (lists,), (expected,) = blocks(page, language), blocks(page, "cmake"), blocks(page, "text")
+    assert len(snippets) >= 3
+    work.mkdir()
+    # A page may go on after main: what follows is compiled as well.
+    (work / f"program.{language}").write_text("\n".join(snippets), encoding="utf-8")
+    strict = "-Wall -Wextra -Wpedantic -Werror -Wno-unused-function"
+    (work / "CMakeLists.txt").write_text(lists, encoding="utf-8")
+    run("cmake", "-S", work, "-B", work / "build", f"-DCMAKE_PREFIX_PATH={tree}", f"-DCMAKE_C_FLAGS=-std=c99 {strict}",
+        f"-DCMAKE_CXX_FLAGS={strict}")
+    run("cmake", "--build", work / "build")
+    printed = run(work / "build" / "guide")
+    assert printed == expected, f"{name} says\n{expected}and the program prints\n{printed}"
+
+
 def headers_stand_alone(tree, work):
     """Each header compiles alone, twice, as strictly as compilers can be; kvarn.h in C99 and in C++."""
     work.mkdir()
@@ -103,6 +124,8 @@ def main():
         with_cmake(tree, work / "examples")
         static_with_cmake(tree, work / "stranger")
         with_pkg_config(tree, work / "plain")
+        guide(tree, work / "c", "c.md", "c")
+        guide(tree, work / "cpp", "cpp.md", "cpp")
 
 
 main()
