@@ -120,6 +120,14 @@ class Cache {
   Status drop(std::uint32_t sequence) { return status_of(kvarn_sequence_drop(get(), sequence)); }
   Status clear() { return status_of(kvarn_cache_clear(get())); }
 
+  // Makes old tiles of sequences smaller, to 8, 4, 2 bits a code and no fewer than lowest_bits, until rows and records
+  // take no more than `bytes`; those named first give way first. kFull: that was not enough.
+  Status shrink(std::span<const std::uint32_t> sequences, std::uint64_t bytes, std::uint32_t lowest_bits = 2,
+                const Runner& runner = {}) {
+    const kvarn_shrink goal{sizeof(kvarn_shrink), sequences.data(), sequences.size(), bytes, lowest_bits};
+    return status_of(kvarn_cache_shrink(get(), &goal, runner.get()));
+  }
+
   // Copies rows to [count, kv_heads, dim].
   template <RowValue Value>
   Status read(std::uint32_t sequence, const RowRange& range, const Rows<Value>& rows) const {

@@ -357,6 +357,25 @@ typedef struct kvarn_row_range {
 KVARN_API kvarn_status kvarn_sequence_read(const kvarn_cache* cache, uint32_t sequence, const kvarn_row_range* range,
                                            const kvarn_rows* rows);
 
+/* What to make smaller, and how far. */
+typedef struct kvarn_shrink {
+  size_t struct_size;
+  const uint32_t* sequences; /* [sequence_count], each at most once; those named first give way first */
+  size_t sequence_count;
+  uint64_t bytes;       /* stop when rows and records, with what they take beside, take no more than this */
+  uint32_t lowest_bits; /* no tile gets fewer bits than this: 8, 6, 5, 4, 3 or 2 */
+} kvarn_shrink;
+#define KVARN_SHRINK_INIT \
+  { sizeof(kvarn_shrink), NULL, 0, 0, 2 }
+
+/* Makes old tiles of some sequences smaller when memory is short: first to 8 bits a code, then to 4, then to 2, and on
+ * each step the oldest tiles first. In a cache of exact rows (16 bits) full tiles behind sink and tail are sealed for
+ * it. A tile that is shared with a sequence which is not named stays as it is, and so does one that some layer has not
+ * sealed yet. The same calls give the same bytes. Needs memory for one layer's rows of one tile at a time, beyond the
+ * limit. KVARN_STATUS_FULL: that was not enough; what was made smaller stays so. KVARN_STATUS_OUT_OF_MEMORY: likewise.
+ * KVARN_STATUS_OUT_OF_ORDER: a step is at hand. */
+KVARN_API kvarn_status kvarn_cache_shrink(kvarn_cache* cache, const kvarn_shrink* shrink, const kvarn_runner* runner);
+
 /* ---------------- accounts */
 
 /* Where the bytes of a cache are. What sequences share counts once. */

@@ -30,6 +30,7 @@ struct TileSide {
   // Exact: tile_tokens/16 pointers to blocks of 16 tokens (format/exact_block.hpp), K: [kv_heads, dim_k, 16],
   // V: [kv_heads, 16, dim_v]. A null block reads as zeros.
   const HalfBits* const* blocks = nullptr;
+  std::uint32_t bits = 0;  // of the records' codes; 0: those of the shape
 };
 
 // One tile. cells[r] is the mask column of row r, kNoCell for a row that holds no token.

@@ -50,14 +50,19 @@ void SealedTiles::begin(const float* queries, std::size_t rows, std::uint32_t kv
   is_rotated_ = false;
 }
 
-void SealedTiles::load_scales(const TileShape& shape, Folded& folded) {
+void SealedTiles::load(const SpanTile& tile, const TileSide& side, const TileShape& any, Folded& folded) {
+  const TileShape shape = shape_of(side, any);
+  folded.tile = &tile;
+  folded.shape = shape;
+  folded.record = record_of(side, any);
   kernel_.halves_to_floats(folded.record + row_scale_offset(shape), shape.rows, folded.row_scale);
   kernel_.halves_to_floats(folded.record + row_zero_offset(shape), shape.rows, folded.row_zero);
   kernel_.halves_to_floats(folded.record + lane_scale_offset(shape), shape.lanes, folded.lane_scale);
 }
 
-// Folds the rows of the active queries; vectors[row * stride] are all rows of the block.
-void SealedTiles::fold(const TileShape& shape, const float* vectors, std::size_t stride, Folded& folded) {
+// Only the rows of the active queries.
+void SealedTiles::fold(const float* vectors, std::size_t stride, Folded& folded) {
+  const TileShape& shape = folded.shape;
   const RowFold fold{folded.row_scale, folded.row_zero, shape.rows, shape.bits};
   std::size_t done = 0;
   for_each_run(*folded.tile, [&](std::size_t query, std::size_t count) {
@@ -68,7 +73,8 @@ void SealedTiles::fold(const TileShape& shape, const float* vectors, std::size_t
 }
 
 // What one level of digits cannot say follows after all first levels.
-void SealedTiles::list_dots(const TileShape& shape, float* out, std::size_t out_stride, bool adds, Folded& folded) {
+void SealedTiles::list_dots(float* out, std::size_t out_stride, bool adds, Folded& folded) {
+  const TileShape& shape = folded.shape;
   std::size_t row = 0;
   folded.dot_count = folded.tile->active_count * group_;
   for_each_run(*folded.tile, [&](std::size_t query, std::size_t count) {
@@ -100,15 +106,13 @@ void SealedTiles::score(std::span<const SpanTile> tiles, float* scores, std::siz
         kernel_.rotate(rotated_queries_, rows_, key_shape_.rows);
       }
       Folded& folded = batch_[count++];
-      folded.tile = &tile;
-      folded.record = key_record(*tile.view);
-      load_scales(key_shape_, folded);
-      fold(key_shape_, rotated_queries_, key_shape_.rows, folded);
+      load(tile, tile.view->k, key_shape_, folded);
+      fold(rotated_queries_, key_shape_.rows, folded);
     }
     for (std::size_t i = 0; i < count; ++i) {
       Folded& folded = batch_[i];
       const SpanTile& tile = *folded.tile;
-      list_dots(key_shape_, scores + tile.column, stride, false, folded);
+      list_dots(scores + tile.column, stride, false, folded);
       if (tile.view->v.records != nullptr) fetch_scales(value_record(*tile.view), value_shape_);
       const std::uint8_t* ahead = nullptr;
       if (i + 1 < count) {
@@ -117,7 +121,7 @@ void SealedTiles::score(std::span<const SpanTile> tiles, float* scores, std::siz
         ahead = value_record(*tiles[0].view) + codes_offset(value_shape_);
       }
       kernel_.dot_codes({folded.record + codes_offset(key_shape_), key_shape_.rows,
-                         (tile.end_row + kLaneBlock - 1) / kLaneBlock * kLaneBlock, key_shape_.bits, ahead},
+                         (tile.end_row + kLaneBlock - 1) / kLaneBlock * kLaneBlock, folded.shape.bits, ahead},
                         folded.dots, folded.dot_count, folded.lane_scale);
     }
   }
@@ -131,18 +135,16 @@ bool SealedTiles::add_values(std::span<const SpanTile> tiles, const float* weigh
       const SpanTile& tile = tiles[next];
       if (tile.view->v.records == nullptr) continue;
       Folded& folded = batch_[count++];
-      folded.tile = &tile;
-      folded.record = value_record(*tile.view);
-      load_scales(value_shape_, folded);
-      fold(value_shape_, weights + tile.column, stride, folded);
+      load(tile, tile.view->v, value_shape_, folded);
+      fold(weights + tile.column, stride, folded);
     }
     for (std::size_t i = 0; i < count; ++i) {
       Folded& folded = batch_[i];
       if (!std::exchange(adds, true)) std::fill_n(sums, rows_ * value_shape_.lanes, 0.0f);
-      list_dots(value_shape_, sums, value_shape_.lanes, true, folded);
+      list_dots(sums, value_shape_.lanes, true, folded);
       const std::uint8_t* ahead = i + 1 < count ? batch_[i + 1].record + codes_offset(value_shape_) : nullptr;
       kernel_.dot_codes(
-          {folded.record + codes_offset(value_shape_), value_shape_.rows, value_shape_.lanes, value_shape_.bits, ahead},
+          {folded.record + codes_offset(value_shape_), value_shape_.rows, value_shape_.lanes, folded.shape.bits, ahead},
           folded.dots, folded.dot_count, folded.lane_scale);
     }
   }

@@ -36,6 +36,7 @@ class SealedTiles {
   // One tile of a batch: its scales and what is multiplied with its codes.
   struct Folded {
     const SpanTile* tile;
+    TileShape shape;
     const std::uint8_t* record;
     float* row_scale;
     float* row_zero;
@@ -47,18 +48,23 @@ class SealedTiles {
   };
 
   void take_batch(std::size_t rows, Carver& carver);
-  void load_scales(const TileShape& shape, Folded& folded);
-  void fold(const TileShape& shape, const float* vectors, std::size_t stride, Folded& folded);
-  void list_dots(const TileShape& shape, float* out, std::size_t out_stride, bool adds, Folded& folded);
+  void load(const SpanTile& tile, const TileSide& side, const TileShape& any, Folded& folded);
+  // vectors[row * stride]: all rows of the block.
+  void fold(const float* vectors, std::size_t stride, Folded& folded);
+  void list_dots(float* out, std::size_t out_stride, bool adds, Folded& folded);
+  static TileShape shape_of(const TileSide& side, TileShape shape) {
+    if (side.bits != 0) shape.bits = side.bits;
+    return shape;
+  }
   const std::uint8_t* key_record(const TileView& view) const { return record_of(view.k, key_shape_); }
   const std::uint8_t* value_record(const TileView& view) const { return record_of(view.v, value_shape_); }
   const std::uint8_t* record_of(const TileSide& side, const TileShape& shape) const {
-    return side.records + kv_head_ * record_bytes(shape);
+    return side.records + kv_head_ * record_bytes(shape_of(side, shape));
   }
 
   const KernelTable& kernel_;
   std::size_t group_;
-  TileShape key_shape_;
+  TileShape key_shape_;  // bits are those of tiles that do not say their own
   TileShape value_shape_;
   std::size_t batch_tiles_;  // tiles whose vectors are folded before the first of them is multiplied
   std::uint32_t kv_head_ = 0;

@@ -105,10 +105,11 @@ Status RowStore::write_row(TileId tile, std::uint32_t row, const float* values) 
 
 void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const {
   if (sealed(tile)) {
-    const std::size_t stride = record_bytes(shape());
-    std::byte* scratch = decode_scratch(decode_scratch_bytes(shape()));
+    const TileShape own = shape(bits_of(tile));
+    const std::size_t stride = record_bytes(own);
+    std::byte* scratch = decode_scratch(decode_scratch_bytes(own));
     for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
-      decode_token(side_, dim_, config_.tile_tokens, bits(), tiles_[tile].record + head * stride, row, scratch,
+      decode_token(side_, dim_, config_.tile_tokens, own.bits, tiles_[tile].record + head * stride, row, scratch,
                    values + std::size_t{head} * dim_);
     }
     return;
@@ -127,45 +128,45 @@ void RowStore::read_exact_row(TileId tile, std::uint32_t row, HalfBits* values) 
   }
 }
 
-void RowStore::decode_records(const std::uint8_t* records, HalfBits* values) const {
-  const std::size_t stride = record_bytes(shape());
-  std::byte* scratch = decode_scratch(decode_scratch_bytes(shape()));
+void RowStore::decode_records(const std::uint8_t* records, HalfBits* values) const { decode(records, bits(), values); }
+
+void RowStore::decode(const std::uint8_t* records, std::uint32_t bits, HalfBits* values) const {
+  const std::size_t stride = record_bytes(shape(bits));
+  std::byte* scratch = decode_scratch(decode_scratch_bytes(shape(bits)));
   for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
-    decode_tokens(side_, dim_, config_.tile_tokens, bits(), records + head * stride, scratch,
+    decode_tokens(side_, dim_, config_.tile_tokens, bits, records + head * stride, scratch,
                   values + std::size_t{head} * dim_, row_values_);
   }
 }
 
 void RowStore::read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const {
-  if (sealed(tile) && rows == config_.tile_tokens) {
-    decode_records(tiles_[tile].record, values);
-    return;
-  }
+  if (sealed(tile) && rows == config_.tile_tokens) return decode(tiles_[tile].record, bits_of(tile), values);
   for (std::uint32_t row = 0; row < rows; ++row) read_row(tile, row, values + std::size_t{row} * row_values_);
 }
 
-std::size_t RowStore::encode_scratch_bytes() const {
+std::size_t RowStore::encode_scratch_bytes(std::uint32_t bits) const {
   constexpr std::size_t kLine = 64;
-  const std::size_t lines = (kvarn::encode_scratch_bytes(shape(), level()) + kLine - 1) / kLine;
+  const std::size_t lines = (kvarn::encode_scratch_bytes(shape(bits), level(bits)) + kLine - 1) / kLine;
   return (lines + (query_shape().moment_values() * sizeof(float) + kLine - 1) / kLine) * kLine;
 }
 
-Status RowStore::encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const {
+Status RowStore::encode_head(TileId tile, std::uint32_t head, std::uint32_t bits, std::byte* scratch,
+                             std::uint8_t* record) const {
   std::array<const HalfBits*, 256 / kBlockTokens> head_blocks;
   for (std::uint32_t block = 0; block < block_count(); ++block) {
     const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
     head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
   }
-  TileEncoding encoding{side_, dim_, bits(), level()};
+  TileEncoding encoding{side_, dim_, bits, level(bits)};
   QueryMoments moments;
   if (const QueryHistory* past = history(tile).get(); past != nullptr) {
     const QueryShape queries = query_shape();
-    float* values = reinterpret_cast<float*>(scratch + encode_scratch_bytes()) - queries.moment_values();
+    float* values = reinterpret_cast<float*>(scratch + encode_scratch_bytes(bits)) - queries.moment_values();
     past->read(queries, head, values);
     moments = {values, values + dim_, group_, past->weight()};
     encoding.moments = &moments;
   }
-  return encode_tile(encoding, {head_blocks.data(), block_count()}, scratch, record + head * record_bytes(shape()));
+  return encode_tile(encoding, {head_blocks.data(), block_count()}, scratch, record + head * record_bytes(shape(bits)));
 }
 
 void RowStore::round_rows(TileId tile, std::byte* scratch) {
@@ -186,7 +187,18 @@ void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
   content.record = record;
 }
 
-void RowStore::add_record(TileId tile, std::uint8_t* record) { data(tile).record = record; }
+void RowStore::add_record(TileId tile, std::uint8_t* record, std::uint32_t bits) {
+  TileData& content = data(tile);
+  drop_record(content);
+  content.record = record;
+  content.bits = static_cast<std::uint8_t>(bits);
+}
+
+void RowStore::drop_record(TileData& content) {
+  if (content.record != nullptr) pool_of(content.bits == 0 ? bits() : content.bits).release(content.record);
+  content.record = nullptr;
+  content.bits = 0;
+}
 
 void RowStore::drop_exact_rows(TileId tile) {
   if (!sealed(tile)) return;
@@ -262,13 +274,13 @@ std::size_t RowStore::query_bytes() const {
 }
 
 TileSide RowStore::view(TileId tile) const {
-  return sealed(tile) ? TileSide{tiles_[tile].record, nullptr} : exact_view(tile);
+  return sealed(tile) ? TileSide{tiles_[tile].record, nullptr, bits_of(tile)} : exact_view(tile);
 }
 
 TileSide RowStore::exact_view(TileId tile) const {
   static constexpr HalfBits* kNoBlocks[256 / kBlockTokens] = {};
   const bool has_blocks = tile < tiles_.size() && tiles_[tile].blocks != nullptr;
-  return {nullptr, has_blocks ? tiles_[tile].blocks.get() : kNoBlocks};
+  return {nullptr, has_blocks ? tiles_[tile].blocks.get() : kNoBlocks, 0};
 }
 
 Status RowStore::replace_rows(TileId tile, std::uint32_t rows, const HalfBits* values, std::byte* scratch) {
@@ -305,9 +317,10 @@ Status RowStore::copy_tile(TileId from, TileId to) {
   target.history = source.history;
   if (source.samples != nullptr) target.samples = std::make_unique<QuerySamples>(*source.samples);
   if (source.record != nullptr) {
-    target.record = allocate_record(Claim::kWithinLimit);
+    target.record = allocate_record(bits_of(from), Claim::kWithinLimit);
     if (target.record == nullptr) return Status::kOutOfMemory;
-    std::memcpy(target.record, source.record, records_bytes());
+    target.bits = source.bits;
+    std::memcpy(target.record, source.record, records_bytes(bits_of(from)));
     return Status::kOk;
   }
   if (source.blocks == nullptr) return Status::kOk;
@@ -397,8 +410,7 @@ void RowStore::drop_blocks(TileData& content) {
 }
 
 void RowStore::drop_rows(TileData& content) {
-  if (content.record != nullptr) records_->release(content.record);
-  content.record = nullptr;
+  drop_record(content);
   drop_blocks(content);
   content.kept_exact = false;
 }

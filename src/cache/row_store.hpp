@@ -3,6 +3,7 @@
 // tiles by number; which token is where is the cell map's business.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -32,14 +33,21 @@ class RowStore {
   std::uint32_t row_values() const { return row_values_; }
   std::uint32_t dim() const { return dim_; }
   std::uint32_t bits() const { return side_ == Side::kKey ? config_.k_bits : config_.v_bits; }
-  EncoderLevel level() const { return side_ == Side::kKey ? config_.k_level() : config_.v_level(); }
+  EncoderLevel level() const { return level(bits()); }
+  EncoderLevel level(std::uint32_t bits) const { return config_.level.value_or(default_level(bits)); }
   BaselineFormat baseline() const { return side_ == Side::kKey ? config_.k_baseline : config_.v_baseline; }
-  TileShape shape() const { return tile_shape(side_, config_.tile_tokens, dim_, bits()); }
-  std::size_t records_bytes() const { return record_bytes(shape()) * (row_values_ / dim_); }
+  TileShape shape() const { return shape(bits()); }
+  TileShape shape(std::uint32_t bits) const { return tile_shape(side_, config_.tile_tokens, dim_, bits); }
+  std::size_t records_bytes() const { return records_bytes(bits()); }
+  std::size_t records_bytes(std::uint32_t bits) const { return record_bytes(shape(bits)) * (row_values_ / dim_); }
+  // The code width of a sealed tile: bits(), unless its record was added with another one.
+  std::uint32_t bits_of(TileId tile) const { return tiles_[tile].bits == 0 ? bits() : tiles_[tile].bits; }
 
   // The head dimension, learned at the first attention; `records` hands out slots of records_bytes(). Blocks that were
   // written before, [16, row_values] until now, are laid out for attention.
   void set_heads(std::uint32_t dim, SlabPool* records);
+  // Tiles may have records of this width too; `records` hands out slots of records_bytes(bits).
+  void add_width(std::uint32_t bits, SlabPool* records) { width_pools_[bits] = records; }
   // Query heads in all, a multiple of the KV heads, that read this store of keys; not told: it keeps no queries.
   void set_query_heads(std::uint32_t heads);
 
@@ -63,22 +71,30 @@ class RowStore {
   void keep_exact(TileId tile);
   // Makes room for the records of a tile: a zeroed slot that does not belong to the tile yet, or nullptr without
   // memory. Beyond a limit by default: the tile's larger exact rows are freed for it.
-  std::uint8_t* allocate_record(Claim claim = Claim::kBeyondLimit) {
-    return reinterpret_cast<std::uint8_t*>(records_->allocate(claim));
+  std::uint8_t* allocate_record(Claim claim = Claim::kBeyondLimit) { return allocate_record(bits(), claim); }
+  std::uint8_t* allocate_record(std::uint32_t bits, Claim claim) {
+    return reinterpret_cast<std::uint8_t*>(pool_of(bits).allocate(claim));
   }
-  void discard_record(std::uint8_t* record) { records_->release(record); }
+  void discard_record(std::uint8_t* record) { discard_record(record, bits()); }
+  void discard_record(std::uint8_t* record, std::uint32_t bits) { pool_of(bits).release(record); }
   // Bytes of scratch for encode_head(): a multiple of 64.
-  std::size_t encode_scratch_bytes() const;
+  std::size_t encode_scratch_bytes() const { return encode_scratch_bytes(bits()); }
+  std::size_t encode_scratch_bytes(std::uint32_t bits) const;
   // Encodes one KV head of an exact tile to its place in `record`, with the tile's history in mind; safe to run for
   // several heads at once.
-  Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const;
+  Status encode_head(TileId tile, std::uint32_t head, std::byte* scratch, std::uint8_t* record) const {
+    return encode_head(tile, head, bits(), scratch, record);
+  }
+  Status encode_head(TileId tile, std::uint32_t head, std::uint32_t bits, std::byte* scratch,
+                     std::uint8_t* record) const;
   // Rounds the exact rows of a tile to the baseline format; nothing is left to do for it then. A block that is not
   // finite stays as it is. scratch: encode_scratch_bytes().
   void round_rows(TileId tile, std::byte* scratch);
   // Makes `record` the tile's content and frees its exact rows and its samples.
   void adopt_record(TileId tile, std::uint8_t* record);
-  // The same, but rows and samples stay beside the record for those who still read them, until drop_exact_rows().
-  void add_record(TileId tile, std::uint8_t* record);
+  // The same, but rows and samples stay beside the record for those who still read them, until drop_exact_rows(). Takes
+  // the place of a record that was there.
+  void add_record(TileId tile, std::uint8_t* record, std::uint32_t bits);
   // Frees the exact rows and the samples of a tile that has a record; of any other tile nothing.
   void drop_exact_rows(TileId tile);
 
@@ -136,11 +152,15 @@ class RowStore {
   struct TileData {
     std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers to [kv_heads] head blocks, null: nothing written
     std::uint8_t* record = nullptr;
+    std::uint8_t bits = 0;    // of the record; 0: bits()
     bool kept_exact = false;  // rows for good: they have no record (a NaN, a scale out of range), or are rounded
     std::unique_ptr<QuerySamples> samples;
     std::shared_ptr<const QueryHistory> history;
   };
   TileData& data(TileId tile);
+  SlabPool& pool_of(std::uint32_t bits) { return bits == this->bits() ? *records_ : *width_pools_[bits]; }
+  void decode(const std::uint8_t* records, std::uint32_t bits, HalfBits* values) const;
+  void drop_record(TileData& content);
   // Frees record and exact rows.
   void drop_rows(TileData& content);
   void drop_blocks(TileData& content);
@@ -168,6 +188,7 @@ class RowStore {
   std::uint32_t query_period_ = 1;
   SlabPool* blocks_;
   SlabPool* records_ = nullptr;
+  std::array<SlabPool*, 9> width_pools_{};  // by code width, of those that bits() is not
   std::vector<TileData> tiles_;
   std::unordered_map<const HalfBits*, std::uint32_t> sharers_;  // of blocks in several tiles: tiles beyond the first
 };

@@ -188,7 +188,7 @@ void SequenceCache::seal_due(std::uint32_t layer, const Runner& runner) {
   if (!jobs.empty()) encode_tiles(jobs, runner, seal_scratch_);
   for (const SealJob& job : jobs) {
     if (job.encoded) {
-      job.store->add_record(job.tile, job.record);
+      job.store->add_record(job.tile, job.record, job.store->bits());
     } else {
       job.store->discard_record(job.record);
       job.store->keep_exact(job.tile);

@@ -52,6 +52,9 @@ SequenceCache::SequenceCache(const CacheConfig& config, std::span<const HeadCoun
     RowStore& store = stores_.emplace_back(side, static_cast<std::uint32_t>(layers_.size()), dim * heads.kv_heads,
                                            config_, &pool(block_pools_, block_bytes));
     store.set_heads(dim, &pool(record_pools_, records_bytes));
+    for (const std::uint32_t width : kLadder) {
+      if (width != bits) store.add_width(width, &pool(record_pools_, store.records_bytes(width)));
+    }
     if (side == Side::kKey) store.set_query_heads(heads.heads);
     return &store;
   };
@@ -321,7 +324,7 @@ SequenceAccount SequenceCache::account(SequenceId id) const {
         const bool is_alone = tiles_[tile].sequences == 1;
         const bool reads_record = is_sealed(sequence, layer, index) && store->sealed(tile);
         const RowStore::RowBytes rows = store->exact_bytes(tile);
-        const std::uint64_t records = store->sealed(tile) ? store->records_bytes() : 0;
+        const std::uint64_t records = store->sealed(tile) ? store->records_bytes(store->bits_of(tile)) : 0;
         const std::uint64_t queries = store->query_bytes_of(tile, counted);
         if (store->history(tile) != nullptr) counted = store->history(tile).get();
         account.held_bytes += (reads_record ? records : rows.all) + queries;

@@ -81,6 +81,13 @@ struct SequencesAccount {
   std::uint64_t held_bytes() const { return record_bytes + row_bytes + slack_bytes + query_bytes + list_bytes; }
 };
 
+// How far to go with making old tiles smaller.
+struct ShrinkGoal {
+  std::uint64_t bytes = 0;        // of rows, records and their slack
+  std::uint32_t lowest_bits = 2;  // no tile gets fewer bits than this
+};
+inline constexpr std::uint32_t kLadder[] = {8, 4, 2};
+
 // Not thread safe: one caller at a time; the caller's runner does the parallel work inside.
 class SequenceCache {
  public:
@@ -128,6 +135,14 @@ class SequenceCache {
   Status fork(SequenceId from, SequenceId to);
   Status drop(SequenceId sequence) { return truncate(sequence, 0); }
   Status clear();
+
+  // Makes old tiles of the chosen sequences smaller until rows, records and their slack take no more than goal.bytes:
+  // first to 8 bits a code, then to 4, then to 2, and on each step the oldest tiles first, in the order of `chosen`.
+  // Where rows stay exact by configuration, tiles behind the tail are sealed for it. A tile that a sequence shares
+  // which is not chosen, and one that is not sealed in all layers yet, stays as it is. The same calls on the same
+  // sequences give the same bytes. Takes the memory of one layer's rows of a tile beyond the limit at a time. kFull:
+  // that is not enough; kOutOfMemory: the system refuses. What was done by then stays. kOutOfOrder: during a step.
+  Status shrink(std::span<const SequenceId> chosen, const ShrinkGoal& goal, const Runner& runner);
 
   // Copies rows [first, first + count) of one side of a layer, as half-precision values: what was written, or what the
   // record stands for. rows: [count, kv_heads, dim]. May be called during a step, for tokens before it.
@@ -190,6 +205,12 @@ class SequenceCache {
   Status copy_rows(const Sequence& sequence, std::uint32_t index, TileId to);
   Status grow(Part& part);
   void shrink(const Part& part);
+
+  bool may_lower(std::span<const SequenceId> chosen, std::uint32_t index, TileId tile) const;
+  Status lower_tile(std::span<const SequenceId> chosen, std::uint32_t index, std::uint32_t bits, const Runner& runner,
+                    TileId tile);
+  Status lower_layer(std::uint32_t layer, TileId tile, TileId spare, std::uint32_t bits, const Runner& runner);
+  Status decode_to(RowStore& store, TileId from, TileId to);
 
   bool is_due(std::uint32_t layer, std::uint32_t index, std::uint32_t rank) const;
   void seal_due(std::uint32_t layer, const Runner& runner);

@@ -42,7 +42,8 @@ struct SealJob {
   RowStore* store;
   TileId tile;
   std::uint8_t* record;
-  bool encoded = false;  // set by encode_tiles(): the record is whole; false: no record can hold these rows
+  std::uint32_t bits = 0;  // of its codes; 0: those of the store
+  bool encoded = false;    // set by encode_tiles(): the record is whole; false: no record can hold these rows
 };
 
 // Encodes all heads of all jobs on the runner's team. Tiles keep their rows; the caller makes them adopt the records.

@@ -239,6 +239,18 @@ kvarn_status kvarn_sequence_read(const kvarn_cache* cache, uint32_t sequence, co
   return capi::reading(cache, [&](const kvarn::SequenceCache& own) { return capi::read(own, sequence, range, rows); });
 }
 
+kvarn_status kvarn_cache_shrink(kvarn_cache* cache, const kvarn_shrink* shrink, const kvarn_runner* runner) {
+  const auto team = capi::read_runner(runner);
+  const auto read = capi::read_struct(shrink);
+  if (!team || !read || (read->sequences == nullptr && read->sequence_count != 0) ||
+      read->sequence_count > kvarn::kMaxSequences) {
+    return KVARN_STATUS_INVALID_ARGUMENT;
+  }
+  return capi::changing(cache, [&](kvarn::SequenceCache& own) {
+    return own.shrink({read->sequences, read->sequence_count}, {read->bytes, read->lowest_bits}, *team);
+  });
+}
+
 kvarn_status kvarn_cache_get_account(const kvarn_cache* cache, kvarn_cache_account* account) {
   return capi::reading(cache, [&](const kvarn::SequenceCache& own) {
     const bool written = capi::write_struct(capi::to_account(own.account()), account);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -167,5 +168,42 @@ struct SequenceModel {
     return out;
   }
 };
+
+// Tiles so small that short texts have many.
+inline constexpr std::uint32_t kTile = 16;
+inline constexpr std::uint32_t kSink = 16;
+inline constexpr std::uint32_t kTail = 24;
+
+inline CacheConfig small_config(const char* preset = "k4v4") {
+  CacheConfig config;
+  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  config.tile_tokens = kTile;
+  config.sink_tokens = kSink;
+  config.tail_tokens = kTail;
+  return config;
+}
+
+inline Text text_of(std::uint32_t count, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  Text text(count);
+  for (std::uint32_t& token : text) token = random();
+  return text;
+}
+
+// Rows read back as written, bit for bit, from token `from` on.
+inline void expect_exact_rows(const SequenceModel& model, const SequenceCache& cache, SequenceId sequence,
+                              const Text& text, std::uint32_t from) {
+  for (std::uint32_t layer = 0; layer < model.layers; ++layer) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      const auto rows = model.read(cache, sequence, layer, side);
+      const std::uint32_t values = model.row_values(side);
+      for (std::uint32_t rank = from; rank < text.size(); ++rank) {
+        const auto written = model.row(side, layer, text[rank], rank);
+        ASSERT_TRUE(std::equal(written.begin(), written.end(), rows.begin() + std::size_t{rank} * values))
+            << "token " << rank << " layer " << layer;
+      }
+    }
+  }
+}
 
 }  // namespace kvarn

@@ -205,6 +205,27 @@ TEST(CacheCalls, Accounts_AddUp) {
   EXPECT_EQ(one.held_bytes, all.record_bytes + all.row_bytes + all.query_bytes);
 }
 
+TEST(CacheCalls, Shrink_MakesRecordsSmallerAndSaysWhenThatIsNotEnough) {
+  const Cache cache = make_cache(2, 500);
+  step(cache.get(), 0, 300, 1);
+  step(cache.get(), 0, 1, 2);
+  kvarn_cache_account before = KVARN_CACHE_ACCOUNT_INIT, after = KVARN_CACHE_ACCOUNT_INIT;
+  ASSERT_EQ(kvarn_cache_get_account(cache.get(), &before), KVARN_STATUS_OK);
+  const uint32_t sequences[] = {0, 1};
+  kvarn_shrink shrink = KVARN_SHRINK_INIT;
+  EXPECT_EQ(kvarn_cache_shrink(cache.get(), nullptr, nullptr), KVARN_STATUS_INVALID_ARGUMENT);
+  shrink.sequence_count = 2;
+  EXPECT_EQ(kvarn_cache_shrink(cache.get(), &shrink, nullptr), KVARN_STATUS_INVALID_ARGUMENT);
+  shrink.sequences = sequences;
+  EXPECT_EQ(kvarn_cache_shrink(nullptr, &shrink, nullptr), KVARN_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(kvarn_cache_shrink(cache.get(), &shrink, nullptr), KVARN_STATUS_FULL);
+  ASSERT_EQ(kvarn_cache_get_account(cache.get(), &after), KVARN_STATUS_OK);
+  EXPECT_LT(after.record_bytes, before.record_bytes * 7 / 10);  // 2.5 of 4.5 bits, and scales
+  EXPECT_EQ(after.row_bytes, before.row_bytes);
+  shrink.bytes = before.record_bytes + before.row_bytes + before.slack_bytes;
+  EXPECT_EQ(kvarn_cache_shrink(cache.get(), &shrink, nullptr), KVARN_STATUS_OK);
+}
+
 TEST(CacheCalls, NullPointersAndNumbersOutOfRange_AreRefused) {
   const Cache cache = make_cache();
   kvarn_cache* made = nullptr;

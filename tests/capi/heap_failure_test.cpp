@@ -47,7 +47,12 @@ kvarn_status use(kvarn_cache* cache) {
     if (status == KVARN_STATUS_OK) status = kvarn_sequence_truncate(cache, step % 2, kTokens - 3);
     if (status != KVARN_STATUS_OK) return status;
   }
-  return KVARN_STATUS_OK;
+  const uint32_t sequences[] = {0, 1};
+  kvarn_shrink shrink = KVARN_SHRINK_INIT;
+  shrink.sequences = sequences;
+  shrink.sequence_count = 2;
+  const kvarn_status status = kvarn_cache_shrink(cache, &shrink, nullptr);
+  return status == KVARN_STATUS_FULL ? KVARN_STATUS_OK : status;  // nothing is ever small enough for no bytes
 }
 
 // The status of a whole life of a cache whose request number `failing` is refused; -1: a call after a failed one was
