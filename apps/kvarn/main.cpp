@@ -82,8 +82,11 @@ void add_run_options(CLI::App& command, RunOptions& options) {
       ->check(CLI::Range(1, 1 << 16));
   command.add_option("--temp", options.sampling.temperature, "temperature; 0: always the likeliest token")
       ->check(CLI::Range(0.0, 100.0));
-  command.add_option("--seed", options.sampling.seed, "seed for --temp");
-  command.add_flag("--compare", options.compare, "run the same prompt on llama.cpp's own f16 cache too");
+  command.add_option("--seed", options.sampling.seed, "seed for --temp; of the first of --samples");
+  CLI::Option* samples = command.add_option("--samples", options.samples, "continuations that share the prompt's cache")
+                             ->check(CLI::Range(1, 256));
+  command.add_flag("--compare", options.compare, "run the same prompt on llama.cpp's own f16 cache too")
+      ->excludes(samples);
   command.add_flag("--json", options.json, "the table again as one last line of JSON");
   command.add_flag("--raw", options.raw_prompt, "no chat format around the prompt");
   command.add_flag("-v,--verbose", options.verbose, "llama.cpp's own log");

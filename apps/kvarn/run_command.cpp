@@ -10,12 +10,14 @@
 #include <thread>
 
 #include "run_report.hpp"
+#include "sample_generation.hpp"
 #include "user_error.hpp"
 
 namespace kvarn::program {
 namespace {
 
 constexpr int kContextStep = 256;  // llama.cpp pads its contexts to this
+constexpr double kSampleTemperature = 0.8;  // at 0 all samples would be the same
 constexpr const char* kHostPreset = "off";
 constexpr const char* kDefaultPreset = "k4v4";
 constexpr const char* kDefaultPrompt = "Explain in a few sentences why the sky is blue.";
@@ -36,15 +38,16 @@ std::string read_prompt(const RunOptions& options) {
 }
 
 int context_tokens(const RunOptions& options, std::size_t prompt_tokens, std::int64_t trained_tokens) {
-  const std::int64_t needed = static_cast<std::int64_t>(prompt_tokens) + options.sampling.max_tokens;
+  const std::int64_t longest = static_cast<std::int64_t>(prompt_tokens) + options.sampling.max_tokens;
+  const std::int64_t needed = longest + std::int64_t{options.samples - 1} * options.sampling.max_tokens;
   if (options.context_tokens > 0 && options.context_tokens < needed) {
     throw UserError(fmt::format("the context of {} tokens is too small for {} tokens of prompt and {} new ones",
                                 options.context_tokens, prompt_tokens, options.sampling.max_tokens),
                     fmt::format("use -c {} or more, a shorter prompt or a smaller -n", needed));
   }
-  if (needed > trained_tokens) {
-    fmt::print(stderr, "kvarn: {} tokens are more than the {} this model was trained for; expect worse text\n", needed,
-               trained_tokens);
+  if (longest > trained_tokens) {
+    fmt::print(stderr, "kvarn: {} tokens are more than the {} this model was trained for; expect worse text\n",
+               longest, trained_tokens);
   }
   return options.context_tokens > 0 ? options.context_tokens
                                     : static_cast<int>((needed + kContextStep - 1) / kContextStep * kContextStep);
@@ -66,6 +69,7 @@ PreparedRun prepare(const RunOptions& options, const ModelSession& model) {
   const unsigned cores = std::max(1U, std::thread::hardware_concurrency());
   run.context.threads = options.threads > 0 ? options.threads : static_cast<int>(cores);
   run.context.micro_batch_tokens = options.micro_batch_tokens;
+  run.context.sequences = static_cast<std::uint32_t>(options.samples);
   run.context.context_tokens = context_tokens(options, run.prompt.size(), model.trained_context_tokens());
   return run;
 }
@@ -95,6 +99,21 @@ std::uint64_t resident_anonymous_bytes() {
   return 0;
 }
 
+// Several continuations, each printed whole under a line of its own.
+void run_samples(const RunOptions& options, const ModelSession& model, llama_context* context,
+                 const std::vector<llama_token>& prompt, RunReport& report) {
+  SamplingSettings sampling = options.sampling;
+  if (sampling.temperature <= 0.0) sampling.temperature = kSampleTemperature;
+  const SampleGeneration all = generate_samples(model, context, prompt, sampling, options.samples);
+  for (std::size_t at = 0; at < all.samples.size(); ++at) {
+    fmt::print("--- sample {}, seed {}, temperature {}\n{}\n\n", at + 1, sampling.seed + at, sampling.temperature,
+               all.samples[at].text);
+  }
+  report.generation = all.samples.front();
+  report.samples = all.samples.size();
+  report.sample_tokens = all.tokens();
+}
+
 // The main run: text to stdout as it comes, the account taken while the cache lives.
 RunReport run_streaming(const RunOptions& options, const Engine& engine, PreparedRun& prepared) {
   const bool host_only = options.cache.preset == kHostPreset;
@@ -105,8 +124,13 @@ RunReport run_streaming(const RunOptions& options, const Engine& engine, Prepare
   RunReport report;
   report.model = model.description();
   report.preset = preset_name(options.cache);
-  report.generation = generate(model, context.get(), prepared.prompt, options.sampling, stream_piece);
-  std::fputs("\n\n", stdout);
+  if (options.samples > 1) {
+    run_samples(options, model, context.get(), prepared.prompt, report);
+  } else {
+    report.generation = generate(model, context.get(), prepared.prompt, options.sampling, stream_piece);
+    report.sample_tokens = report.generation.tokens.size();
+    std::fputs("\n\n", stdout);
+  }
   report.account = engine.account();
   report.resident_bytes = resident_anonymous_bytes();
   if (report.account && report.account->f16_bytes == 0) {

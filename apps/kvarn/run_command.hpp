@@ -14,6 +14,7 @@ struct RunOptions {
   std::string prompt_file;
   CacheSettings cache;  // preset "off": the host's own f16 cache, no plugin
   SamplingSettings sampling;
+  int samples = 1;         // continuations of the prompt
   int context_tokens = 0;  // 0: as many as the prompt and the new tokens need
   int micro_batch_tokens = 512;
   int threads = 0;  // 0: one a core

@@ -20,6 +20,13 @@ std::string row(const std::string& name, const std::string& ours, const std::opt
   return fmt::format("  {:<22}{:>16}{}\n", name, ours, host ? fmt::format("{:>16}", *host) : std::string());
 }
 
+// What the samples would take if each had the prompt in an f16 cache of its own.
+std::uint64_t separate_f16_bytes(const RunReport& report) {
+  const std::uint64_t token_bytes =
+      report.account->f16_bytes / std::max<std::uint64_t>(report.account->cells_in_use, 1);
+  return token_bytes * (report.samples * report.generation.prompt_tokens + report.sample_tokens);
+}
+
 std::string memory_rows(const RunReport& report) {
   const bool compared = report.host_generation.has_value();
   const auto host = [&](const std::string& text) { return compared ? std::optional(text) : std::nullopt; };
@@ -32,6 +39,12 @@ std::string memory_rows(const RunReport& report) {
   rows += row("cache", mebibytes(cache_bytes(account)), host(mebibytes(account.f16_bytes)));
   if (!compared) {
     rows += row("the same as f16", mebibytes(account.f16_bytes), std::nullopt);
+  }
+  if (report.samples > 1) {
+    const std::uint64_t apart = separate_f16_bytes(report);
+    const double times = static_cast<double>(apart) / std::max<std::uint64_t>(cache_bytes(account), 1);
+    rows += row(fmt::format("{} caches of f16", report.samples), mebibytes(apart), std::nullopt);
+    rows += row("smaller than those by", fmt::format("{:.2f}x", times), std::nullopt);
   }
   rows += row("smaller than f16 by", fmt::format("{:.2f}x", ratio), host("1.00x"));
   rows += row("bits per value", fmt::format("{:.2f}", bits_per_value(account)), host("16.00"));
@@ -80,8 +93,9 @@ std::size_t common_prefix_tokens(const Generation& a, const Generation& b) {
 }
 
 std::string format_table(const RunReport& report) {
-  std::string table = fmt::format("{}, {} tokens of prompt, {} generated\n", report.model,
-                                  report.generation.prompt_tokens, report.generation.tokens.size());
+  const std::string samples = report.samples > 1 ? fmt::format(" by {} samples", report.samples) : "";
+  std::string table = fmt::format("{}, {} tokens of prompt, {} generated{}\n", report.model,
+                                  report.generation.prompt_tokens, report.sample_tokens, samples);
   const std::string ours = report.account ? "KVarN " + report.preset : report.preset;
   table += row("", ours, report.host_generation ? std::optional<std::string>("llama.cpp f16") : std::nullopt);
   table += memory_rows(report) + speed_rows(report);
@@ -102,7 +116,9 @@ std::string format_json(const RunReport& report) {
   }
   line["resident_bytes"] = report.resident_bytes;
   line["prompt_tokens"] = report.generation.prompt_tokens;
-  line["generated_tokens"] = report.generation.tokens.size();
+  line["generated_tokens"] = report.sample_tokens;
+  line["samples"] = report.samples;
+  if (report.samples > 1 && report.account) line["separate_f16_bytes"] = separate_f16_bytes(report);
   line["prompt_tokens_per_second"] = report.generation.prompt_tokens_per_second();
   line["generation_tokens_per_second"] = report.generation.generation_tokens_per_second();
   if (report.host_generation) {

@@ -6,14 +6,9 @@
 #include <vector>
 
 #include "model_session.hpp"
+#include "sampling.hpp"
 
 namespace kvarn::program {
-
-struct SamplingSettings {
-  int max_tokens = 128;
-  double temperature = 0.0;  // 0: the likeliest token, always
-  std::uint32_t seed = 1;
-};
 
 struct Generation {
   std::vector<llama_token> tokens;  // without the token that ended the text
@@ -31,6 +26,9 @@ struct Generation {
 
 // Called with the text of every token as it comes.
 using PieceHandler = std::function<void(const std::string&)>;
+
+// Reads a prompt that follows what sequence 0 has, in batches; returns seconds. Throws UserError as decode().
+double read_prompt(llama_context* context, std::vector<llama_token>& prompt);
 
 // The context must hold prompt + max_tokens. Throws UserError if llama.cpp fails to compute.
 Generation generate(const ModelSession& model, llama_context* context, std::vector<llama_token> prompt,

@@ -1,6 +1,7 @@
 """`kvarn run` from the outside: text, table, JSON line, and one-line errors."""
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -45,6 +46,25 @@ def test_long_prompt_is_smaller_than_f16(paths, tmp_path):
 def test_exact_preset_gives_the_text_of_the_hosts_own_cache(paths):
     line = kvarn_json(paths, "-m", paths.smollm2, "-p", PROMPT, "-n", 48, "--preset", "f16", "--compare")
     assert line["same_tokens"] == line["generated_tokens"] == line["host_generated_tokens"]
+
+
+def test_samples_share_the_cache_of_their_prompt(paths, tmp_path):
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text(paths.text.read_text()[:3000])
+    arguments = ["-m", paths.smollm2, "-f", prompt, "--raw", "-n", 12]
+    one, four = kvarn_json(paths, *arguments), kvarn_json(paths, *arguments, "--samples", 4, "--temp", 1.5)
+    assert four["samples"] == 4 and four["cells_in_use"] <= four["prompt_tokens"] + four["generated_tokens"]
+    assert four["cache_bytes"] < 1.4 * one["cache_bytes"]
+    assert four["separate_f16_bytes"] > 3.5 * one["f16_bytes"]
+
+
+def test_first_sample_is_the_text_of_one_alone(paths):
+    arguments = ["-m", paths.smollm2, "-p", PROMPT, "-n", 16, "--temp", 1.0, "--seed", 7, "--preset", "f16"]
+    alone = kvarn(paths, *arguments).stdout.split("\n\n")[0].strip()
+    samples = re.split(r"--- sample .*\n", kvarn(paths, *arguments, "--samples", 3).stdout)
+    # Three tokens a pass round otherwise than one does, in the host itself: the first token comes from the prompt alone.
+    assert len(samples) == 4 and samples[1].split()[0] == alone.split()[0]
+    assert len(set(samples[1:])) == 3
 
 
 def test_same_prompt_twice_gives_the_same_text(paths):
