@@ -42,20 +42,20 @@ constexpr const char* status_text(Status status) {
   return "unknown status";
 }
 
-// A value or the status (never kOk) that says why there is none.
-template <class T>
+// A value or the status (never kOk) that says why there is none. Code: Status, or a folder's own enum with a kOk.
+template <class T, class Code = Status>
 class [[nodiscard]] Result {
  public:
   Result(T value) : state_(std::move(value)) {}
-  Result(Status status) : state_(status) { assert(status != Status::kOk); }
+  Result(Code status) : state_(status) { assert(status != Code::kOk); }
 
   bool ok() const { return std::holds_alternative<T>(state_); }
-  Status status() const { return ok() ? Status::kOk : std::get<Status>(state_); }
+  Code status() const { return ok() ? Code::kOk : std::get<Code>(state_); }
   T& value() { return std::get<T>(state_); }
   const T& value() const { return std::get<T>(state_); }
 
  private:
-  std::variant<T, Status> state_;
+  std::variant<T, Code> state_;
 };
 
 }  // namespace kvarn
