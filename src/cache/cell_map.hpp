@@ -61,6 +61,12 @@ struct Tile {
   bool ranked = false;  // start_rank is known
 };
 
+// The order of the tiles of a sequence: by rank, those that have none yet at the end, in order of creation.
+inline bool comes_before(const Tile& left, const Tile& right) {
+  if (left.ranked != right.ranked) return left.ranked;
+  return left.start_rank != right.start_rank ? left.start_rank < right.start_rank : left.serial < right.serial;
+}
+
 // One stream's view of one tile.
 struct TileRef {
   TileId tile = 0;

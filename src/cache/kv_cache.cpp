@@ -211,6 +211,7 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
   keep_queries(k, counts, mask, tensors);
   round_due(k, v);
   seal_due(k, v, runner);
+  if (const Status status = check_foreign(k, v, mask, runner); status != Status::kOk) return status;
   const AttentionPlan& plan = planner_.plan();
   std::vector<TileView> views;
   for (const QueryRun& run : plan.runs) {
@@ -305,6 +306,7 @@ CacheAccount KvCache::account() const {
     if (retired_[store]) continue;
     row_bytes += stores_[store].row_values() * sizeof(HalfBits);
     account.moment_bytes += stores_[store].query_bytes();
+    account.foreign_bytes += stores_[store].foreign_bytes();
   }
   account.f16_bytes = row_bytes * account.cells_in_use;
   for (std::uint32_t stream = 0; stream < map_.stream_count(); ++stream) {

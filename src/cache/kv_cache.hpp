@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "cache/cell_map.hpp"
 #include "cache/planner.hpp"
 #include "cache/row_store.hpp"
+#include "cache/snapshot.hpp"
 #include "cache/state_restore.hpp"
 #include "cache/state_save.hpp"
 #include "cache/tile_sealing.hpp"
@@ -34,6 +36,7 @@ struct CacheAccount {
   std::uint64_t f16_bytes = 0;     // the cells in use as plain half-precision rows
   std::uint64_t cells_in_use = 0;
   std::uint64_t sealed_tokens = 0;  // of them in tiles that every layer has sealed
+  std::uint64_t foreign_bytes = 0;  // sealed records that lie in memory of somebody else, such as a mapped file
 
   // What the tokens in use take: without the map and the scratch of the work at hand.
   std::uint64_t held_bytes() const { return record_bytes + open_row_bytes + slack_bytes + moment_bytes; }
@@ -103,6 +106,30 @@ class KvCache {
   // put together when anything else is asked of the cache. kOutOfMemory: rows are lost and read as zeros.
   Status write_state_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
 
+  // How a sequence lies in tiles: the one of these cells, in the order of its tokens. Everything that tile_content()
+  // tells of it stays good until the cache is used for anything else. kInvalidArgument: a cell that is out of range,
+  // not written or given twice. kOutOfMemory: as observe().
+  Result<SequenceLayout> sequence_layout(std::uint32_t stream, std::span<const std::uint32_t> cells);
+  // What one store holds of such a tile. The bytes are the cache's or the buffer's. A tile that also has rows of tokens
+  // outside the sequence (a fork's, or dropped ones whose cells nobody wrote since: drop_cells() tells them) goes as
+  // rows, with zeros for those, and is not sealed again.
+  TileContent tile_content(const SequenceTile& tile, StoreId store, ContentBuffer& buffer) const;
+  // Puts a sequence of another cache, or of a file, into these cells, one for each of its tokens: first its tiles, then
+  // what each store holds of each tile, then the end. Tokens that had the cells before are gone. Nothing of the layout
+  // is taken for granted. kInvalidArgument: it does not fit this cache (stores, tile length, widths, heads) or itself;
+  // nothing was changed then.
+  Status place_sequence(std::uint32_t stream, SequenceLayout& layout, std::span<const std::uint32_t> cells);
+  // kCorrupt: the content is none of this store and tile, or its records are invalid; kOutOfMemory. Records of somebody
+  // else are looked at when they are first attended to.
+  Status fill_tile(const SequenceTile& tile, StoreId store, const TileContent& content);
+  void finish_sequence(std::uint32_t stream, const SequenceLayout& layout);
+  // What is known of the queries up to the end of a tile, for those that share it; nullptr: nothing.
+  std::shared_ptr<const QueryHistory> tile_history(const SequenceTile& tile, StoreId store) const;
+  // True if the tile's records in this store are the bytes they were, and valid, or not in memory of somebody else.
+  bool records_intact(const SequenceTile& tile, StoreId store) const;
+  // Drops the tokens of these cells.
+  void drop_cells(std::uint32_t stream, std::span<const std::uint32_t> cells);
+
   // Tells head counts before the first attention; kInvalidArgument if they do not fit.
   Status learn_heads(StoreId k, StoreId v, const HeadCounts& counts);
 
@@ -137,11 +164,18 @@ class KvCache {
   Status end_transfers();
   // Puts what was restored into tiles as it was before the save. Does nothing if no restore is open.
   Status settle_restore();
-  bool is_record(const RowStore& store, std::span<const std::uint8_t> bytes) const;
   Status write_spelled(const ArrivingPayload& payload, std::uint32_t stream);
   TileId place_restored(const RestorePlan::Tile& tile, std::uint32_t stream);
   void move_restored(const RestorePlan::Tile& tile, const RowMove& move);
   Status fill_restored(const RestorePlan::Tile& tile, TileId id);
+  SequenceTile describe_tile(const TileRef& ref, std::vector<std::uint32_t> tokens) const;
+  // The store of this cache that holds what `shape` tells; nothing if there is none that can.
+  std::optional<StoreId> store_for(const StoreShape& shape) const;
+  bool fits_layout(const SequenceLayout& layout, std::span<const std::uint32_t> cells) const;
+  void learn_shape(StoreId store, const StoreShape& shape);
+  void place_tile(Stream& stream, SequenceTile& tile, std::span<const std::uint32_t> cells);
+  // Looks at records of somebody else that the micro-batch at hand is the first to read.
+  Status check_foreign(StoreId k, StoreId v, const BatchMask& mask, const Runner& runner);
   // True if it is this store's turn to seal this tile.
   bool is_due(const RowStore& store, TileId id) const;
   // Keeps the sampled queries of this micro-batch for the tiles that their own rows lie in.

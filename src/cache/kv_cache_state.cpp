@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "cache/kv_cache.hpp"
-#include "format/record_check.hpp"
 
 namespace kvarn {
 
@@ -47,15 +46,6 @@ Status KvCache::write_state_row(StoreId id, std::uint32_t stream, std::uint32_t 
   return write_values(id, stream, cell, values);
 }
 
-bool KvCache::is_record(const RowStore& store, std::span<const std::uint8_t> bytes) const {
-  if (store.dim() == 0 || bytes.size() != store.records_bytes()) return false;
-  const std::size_t stride = record_bytes(store.shape());
-  for (std::size_t at = 0; at < bytes.size(); at += stride) {
-    if (validate_record(store.shape(), bytes.subspan(at, stride)) != Status::kOk) return false;
-  }
-  return true;
-}
-
 Status KvCache::end_transfers() {
   const Status status = settle_restore();
   save_.end();
@@ -69,7 +59,7 @@ Status KvCache::settle_restore() {
   Status result = Status::kOk;
   for (RestorePlan::Tile& tile : plan.tiles) {
     std::erase_if(tile.contents, [&](const RestorePlan::StoreContent& content) {
-      if (is_record(stores_[content.store], content.record)) return false;
+      if (stores_[content.store].records_valid(content.record)) return false;
       if (content.payload != RestorePlan::StoreContent::kNoPayload)
         restore_.payloads()[content.payload].is_used = false;
       return true;
@@ -156,9 +146,11 @@ Status KvCache::fill_restored(const RestorePlan::Tile& tile, TileId id) {
     if (record == nullptr) return Status::kOutOfMemory;
     std::memcpy(record, content.record.data(), content.record.size());
     store.adopt_record(id, record);
-    store.restore_history(id, content.history);
+    (void)store.restore_history(id, content.history);
   }
-  for (const RestorePlan::Samples& samples : tile.samples) stores_[samples.store].restore_samples(id, samples.bytes);
+  for (const RestorePlan::Samples& samples : tile.samples) {
+    (void)stores_[samples.store].restore_samples(id, samples.bytes);
+  }
   if (tile.contents.empty()) return Status::kOk;
   bool all_settled = true;
   for (StoreId store = 0; store < stores_.size(); ++store) all_settled &= retired_[store] || stores_[store].settled(id);

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/checksum.hpp"
+#include "format/record_check.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace kvarn {
@@ -195,7 +197,14 @@ void RowStore::add_record(TileId tile, std::uint8_t* record, std::uint32_t bits)
 }
 
 void RowStore::drop_record(TileData& content) {
-  if (content.record != nullptr) pool_of(content.bits == 0 ? bits() : content.bits).release(content.record);
+  if (content.foreign != nullptr) {
+    --foreign_;
+    if (!content.foreign->checked) --unchecked_;
+    content.foreign.reset();
+  } else if (content.record != nullptr) {
+    // A slot of the pool, which was writable.
+    pool_of(content.bits == 0 ? bits() : content.bits).release(const_cast<std::uint8_t*>(content.record));
+  }
   content.record = nullptr;
   content.bits = 0;
 }
@@ -204,6 +213,42 @@ void RowStore::drop_exact_rows(TileId tile) {
   if (!sealed(tile)) return;
   drop_blocks(tiles_[tile]);
   tiles_[tile].samples.reset();
+}
+
+void RowStore::adopt_foreign(TileId tile, const std::uint8_t* records, std::uint64_t checksum,
+                             std::shared_ptr<const void> owner) {
+  TileData& content = data(tile);
+  drop_rows(content);
+  content.samples.reset();
+  content.record = records;
+  content.foreign = std::make_unique<ForeignRecords>(ForeignRecords{std::move(owner), checksum, false});
+  ++foreign_;
+  ++unchecked_;
+}
+
+bool RowStore::foreign_is_intact(TileId tile) const {
+  const TileData& content = tiles_[tile];
+  const std::span<const std::uint8_t> bytes(content.record, records_bytes());
+  return checksum(bytes) == content.foreign->checksum && records_valid(bytes);
+}
+
+void RowStore::mark_checked(TileId tile) {
+  tiles_[tile].foreign->checked = true;
+  --unchecked_;
+}
+
+std::optional<std::uint64_t> RowStore::foreign_checksum(TileId tile) const {
+  if (tile >= tiles_.size() || tiles_[tile].foreign == nullptr) return std::nullopt;
+  return tiles_[tile].foreign->checksum;
+}
+
+bool RowStore::records_valid(std::span<const std::uint8_t> bytes) const {
+  if (dim_ == 0 || bytes.size() != records_bytes()) return false;
+  const std::size_t stride = record_bytes(shape());
+  for (std::size_t at = 0; at < bytes.size(); at += stride) {
+    if (validate_record(shape(), bytes.subspan(at, stride)) != Status::kOk) return false;
+  }
+  return true;
 }
 
 void RowStore::keep_exact(TileId tile) {
@@ -239,14 +284,16 @@ std::shared_ptr<const QueryHistory> RowStore::extend_history(std::shared_ptr<con
   return std::make_shared<const QueryHistory>(query_shape(), before.get(), rest, *samples);
 }
 
-void RowStore::restore_history(TileId tile, std::span<const std::uint8_t> bytes) {
+bool RowStore::restore_history(TileId tile, std::span<const std::uint8_t> bytes) {
   auto history = config_.keeps_queries() ? QueryHistory::parse(query_shape(), bytes) : nullptr;
   for (auto other = tiles_.rbegin(); history != nullptr && other != tiles_.rend(); ++other) {
     if (other->history == nullptr || !other->history->equals(*history)) continue;
     history = other->history;
     break;
   }
+  const bool is_lost = history == nullptr && config_.keeps_queries() && !bytes.empty();
   set_history(tile, std::move(history));
+  return !is_lost;
 }
 
 std::vector<std::uint8_t> RowStore::sample_bytes(TileId tile) const {
@@ -254,10 +301,12 @@ std::vector<std::uint8_t> RowStore::sample_bytes(TileId tile) const {
   return samples == nullptr || samples->count() == 0 ? std::vector<std::uint8_t>{} : samples->pack();
 }
 
-void RowStore::restore_samples(TileId tile, std::span<const std::uint8_t> bytes) {
-  if (group_ == 0 || !config_.keeps_queries() || settled(tile)) return;
+bool RowStore::restore_samples(TileId tile, std::span<const std::uint8_t> bytes) {
+  if (group_ == 0 || !config_.keeps_queries() || settled(tile)) return true;
   auto samples = std::make_unique<QuerySamples>(query_shape());
-  if (samples->unpack(bytes)) data(tile).samples = std::move(samples);
+  if (!samples->unpack(bytes)) return false;
+  data(tile).samples = std::move(samples);
+  return true;
 }
 
 std::size_t RowStore::query_bytes() const {
@@ -316,11 +365,19 @@ Status RowStore::copy_tile(TileId from, TileId to) {
   target.kept_exact = source.kept_exact;
   target.history = source.history;
   if (source.samples != nullptr) target.samples = std::make_unique<QuerySamples>(*source.samples);
+  if (source.foreign != nullptr) {
+    target.record = source.record;
+    target.foreign = std::make_unique<ForeignRecords>(*source.foreign);
+    ++foreign_;
+    if (!target.foreign->checked) ++unchecked_;
+    return Status::kOk;
+  }
   if (source.record != nullptr) {
-    target.record = allocate_record(bits_of(from), Claim::kWithinLimit);
-    if (target.record == nullptr) return Status::kOutOfMemory;
+    std::uint8_t* record = allocate_record(bits_of(from), Claim::kWithinLimit);
+    if (record == nullptr) return Status::kOutOfMemory;
+    std::memcpy(record, source.record, records_bytes(bits_of(from)));
+    target.record = record;
     target.bits = source.bits;
-    std::memcpy(target.record, source.record, records_bytes(bits_of(from)));
     return Status::kOk;
   }
   if (source.blocks == nullptr) return Status::kOk;

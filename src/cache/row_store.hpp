@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -61,10 +62,14 @@ class RowStore {
   // Copies rows [0, rows) of a tile to values[row * row_values()].
   void read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const;
 
+  // True if these bytes are records of all KV heads of this store, every one of them valid.
+  bool records_valid(std::span<const std::uint8_t> bytes) const;
   // Decodes all heads of a tile's records to values[row * row_values()].
   void decode_records(const std::uint8_t* records, HalfBits* values) const;
 
   bool sealed(TileId tile) const { return tile < tiles_.size() && tiles_[tile].record != nullptr; }
+  // False: nothing was ever written to this tile.
+  bool holds(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].blocks != nullptr); }
   // Sealed, rounded to the baseline format, or known to be impossible to encode: nothing is left to do for this tile.
   bool settled(TileId tile) const { return sealed(tile) || (tile < tiles_.size() && tiles_[tile].kept_exact); }
   // No record for this tile: its rows stay exact for good.
@@ -97,6 +102,21 @@ class RowStore {
   void add_record(TileId tile, std::uint8_t* record, std::uint32_t bits);
   // Frees the exact rows and the samples of a tile that has a record; of any other tile nothing.
   void drop_exact_rows(TileId tile);
+  // As adopt_record(), for records of width bits() that lie in memory of somebody else (a mapped file): 64-byte
+  // aligned, never written to, there as long as `owner` is. Their checksum and validity are unknown until
+  // check_foreign().
+  void adopt_foreign(TileId tile, const std::uint8_t* records, std::uint64_t checksum,
+                     std::shared_ptr<const void> owner);
+  bool has_unchecked() const { return unchecked_ > 0; }
+  bool is_unchecked(TileId tile) const {
+    return tile < tiles_.size() && tiles_[tile].foreign != nullptr && !tiles_[tile].foreign->checked;
+  }
+  // True if a tile's records of somebody else are the bytes they were and valid; safe to run for several tiles at once.
+  bool foreign_is_intact(TileId tile) const;
+  void mark_checked(TileId tile);
+  // The checksum that adopt_foreign() was told; nothing for any other tile.
+  std::optional<std::uint64_t> foreign_checksum(TileId tile) const;
+  std::size_t foreign_bytes() const { return foreign_ == 0 ? 0 : foreign_ * records_bytes(); }
 
   // Keeps the query that came with a row if that row is sampled and the tile not settled: q[head * head_stride +
   // channel], un-rotated. Writing the row again forgets it, so that a sample is always of the row as it is now.
@@ -110,12 +130,15 @@ class RowStore {
   std::shared_ptr<const QueryHistory> extend_history(std::shared_ptr<const QueryHistory> before, TileId tile,
                                                      float rest) const;
   // Sets the history from bytes that another cache's history spells; none if they spell none, or if this cache keeps no
-  // queries. Shares what another tile has already.
-  void restore_history(TileId tile, std::span<const std::uint8_t> bytes);
+  // queries. Shares what another tile has already. False if they spell none although this cache keeps queries.
+  bool restore_history(TileId tile, std::span<const std::uint8_t> bytes);
   // The samples of a tile that is not settled, as they travel through a state save; empty if there are none.
   std::vector<std::uint8_t> sample_bytes(TileId tile) const;
-  // Takes samples from such bytes; nothing happens if they are none of this store, or if it keeps no queries.
-  void restore_samples(TileId tile, std::span<const std::uint8_t> bytes);
+  // Takes samples from such bytes; nothing happens if they are none of this store, or if it keeps no queries. False if
+  // they are none of this store although it keeps queries.
+  bool restore_samples(TileId tile, std::span<const std::uint8_t> bytes);
+  // Query heads that read this store; 0: not told.
+  std::uint32_t query_heads() const { return dim_ == 0 ? 0 : row_values_ / dim_ * group_; }
   QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_, query_period_}; }
   // Bytes of all samples and histories; those that tiles share count once.
   std::size_t query_bytes() const;
@@ -149,10 +172,16 @@ class RowStore {
   void drop(TileId tile);
 
  private:
+  struct ForeignRecords {
+    std::shared_ptr<const void> owner;
+    std::uint64_t checksum = 0;
+    bool checked = false;
+  };
   struct TileData {
     std::unique_ptr<HalfBits*[]> blocks;  // tile_tokens/16 pointers to [kv_heads] head blocks, null: nothing written
-    std::uint8_t* record = nullptr;
-    std::uint8_t bits = 0;    // of the record; 0: bits()
+    const std::uint8_t* record = nullptr;
+    std::uint8_t bits = 0;                    // of the record; 0: bits()
+    std::unique_ptr<ForeignRecords> foreign;  // not null: the record is not of the pool
     bool kept_exact = false;  // rows for good: they have no record (a NaN, a scale out of range), or are rounded
     std::unique_ptr<QuerySamples> samples;
     std::shared_ptr<const QueryHistory> history;
@@ -189,6 +218,8 @@ class RowStore {
   SlabPool* blocks_;
   SlabPool* records_ = nullptr;
   std::array<SlabPool*, 9> width_pools_{};  // by code width, of those that bits() is not
+  std::size_t foreign_ = 0;                 // tiles with records of somebody else
+  std::size_t unchecked_ = 0;               // of them not checked yet
   std::vector<TileData> tiles_;
   std::unordered_map<const HalfBits*, std::uint32_t> sharers_;  // of blocks in several tiles: tiles beyond the first
 };

@@ -60,12 +60,8 @@ void StateSave::number_tiles() {
     if (std::any_of(cells.begin(), cells.end(), read)) ref_of_number_.push_back(ref);
   }
   const auto tile_of = [&](std::uint32_t ref) -> const Tile& { return map_.tile(stream.refs[ref].tile); };
-  std::sort(ref_of_number_.begin(), ref_of_number_.end(), [&](std::uint32_t left, std::uint32_t right) {
-    const Tile& a = tile_of(left);
-    const Tile& b = tile_of(right);
-    if (a.ranked != b.ranked) return a.ranked;
-    return a.start_rank != b.start_rank ? a.start_rank < b.start_rank : a.serial < b.serial;
-  });
+  std::sort(ref_of_number_.begin(), ref_of_number_.end(),
+            [&](std::uint32_t left, std::uint32_t right) { return comes_before(tile_of(left), tile_of(right)); });
   number_of_ref_.assign(stream.refs.size(), SavedTile::kNoTile);
   for (std::uint32_t number = 0; number < ref_of_number_.size(); ++number) {
     number_of_ref_[ref_of_number_[number]] = number;

@@ -57,6 +57,20 @@ class FakeEngine {
     for (const auto& owner : owners_) count += owner.count(sequence);
     return count;
   }
+  std::int64_t position_of(std::uint32_t cell) const { return positions_[cell]; }
+  // Replaces a sequence by one that is to be put into the cache from elsewhere, with tokens at these positions, in the
+  // lowest free cells, which it returns in that order.
+  std::vector<std::uint32_t> claim(int sequence, const std::vector<std::int64_t>& positions) {
+    remove(sequence);
+    std::vector<std::uint32_t> cells;
+    for (std::uint32_t cell = 0; cell < owners_.size() && cells.size() < positions.size(); ++cell) {
+      if (!owners_[cell].empty()) continue;
+      owners_[cell] = {sequence};
+      positions_[cell] = positions[cells.size()];
+      cells.push_back(cell);
+    }
+    return cells;
+  }
   std::uint32_t free_cells() const {
     return static_cast<std::uint32_t>(
         std::count_if(owners_.begin(), owners_.end(), [](const auto& o) { return o.empty(); }));
