@@ -2,13 +2,16 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <optional>
 
 #include "byte_count.hpp"
 #include "command_line.hpp"
 #include "doctor_command.hpp"
+#include "inspect_command.hpp"
 #include "plan_command.hpp"
 #include "run_command.hpp"
 #include "serve_choices.hpp"
+#include "verify_command.hpp"
 
 namespace kvarn::program {
 namespace {
@@ -92,6 +95,32 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_flag("-v,--verbose", options.verbose, "llama.cpp's own log");
 }
 
+// The commands that look at session files.
+struct SessionCommands {
+  CLI::App* inspect_command = nullptr;
+  InspectOptions inspect_options;
+  CLI::App* verify_command = nullptr;
+  std::string verify_file;
+};
+
+void add_session_commands(CLI::App& app, SessionCommands& commands) {
+  commands.inspect_command = app.add_subcommand("inspect", "what is in a session file");
+  commands.inspect_command->add_option("file", commands.inspect_options.file, "session file")->required();
+  commands.inspect_command->add_flag("--json", commands.inspect_options.json, "everything as one line of JSON");
+  commands.verify_command = app.add_subcommand("verify", "whether a session file is what was saved");
+  commands.verify_command->add_option("file", commands.verify_file, "session file")->required();
+}
+
+// The exit status, if one of them was given.
+std::optional<int> run_session_command(const SessionCommands& commands) {
+  if (commands.inspect_command->parsed()) {
+    inspect(commands.inspect_options);
+    return 0;
+  }
+  if (commands.verify_command->parsed()) return verify(commands.verify_file) ? 0 : 1;
+  return std::nullopt;
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app("KVarN: a compressed KV cache inside an unmodified llama.cpp", "kvarn");
   app.require_subcommand(1);
@@ -104,6 +133,8 @@ int run_program(int argc, char** argv) {
   ServeOptions serve_options;
   CLI::App& serve_command = *app.add_subcommand("serve-choices", "what ./kvarn serve picks for llama-server, and why");
   add_serve_options(serve_command, serve_options);
+  SessionCommands session_commands;
+  add_session_commands(app, session_commands);
   std::string doctor_model;
   CLI::App& doctor_command = *app.add_subcommand("doctor", "what was found and what would be used");
   doctor_command.add_option("-m,--model", doctor_model, "model to look at");
@@ -120,6 +151,7 @@ int run_program(int argc, char** argv) {
     serve_choices(serve_options);
     return 0;
   }
+  if (const auto status = run_session_command(session_commands)) return *status;
   return doctor(doctor_model) ? 0 : 1;
 }
 

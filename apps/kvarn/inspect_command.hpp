@@ -1,0 +1,17 @@
+// `kvarn inspect`: what is in a session file: layers, tiles, bytes, settings, tokens.
+#pragma once
+
+#include <string>
+
+namespace kvarn::program {
+
+struct InspectOptions {
+  std::string file;
+  bool json = false;  // one line of JSON instead of tables
+};
+
+// Throws UserError if the file is no session that can be read. Reads descriptions alone: `kvarn verify` checks
+// contents.
+void inspect(const InspectOptions& options);
+
+}  // namespace kvarn::program
