@@ -21,6 +21,12 @@ class SessionBytes {
   SessionBytes(const SessionBytes&) = delete;
   SessionBytes& operator=(const SessionBytes&) = delete;
 
+  // What is about to be read: pieces far apart, or long stretches. A hint to the system, which reads ahead or does not.
+  enum class Access { kScattered, kStretches };
+  void expect(Access access) const;
+  // Asks for a piece that will be read soon; does not wait for it.
+  void prefetch(std::uint64_t offset, std::uint64_t size) const;
+
   std::span<const std::uint8_t> bytes() const { return {data_, size_}; }
   std::uint8_t* writable() { return data_; }  // of allocate() alone
 

@@ -15,6 +15,9 @@ namespace {
 // Trailers whose index is damaged that are passed over: a file that was torn has one at most.
 constexpr int kMaxDamaged = 8;
 
+// Of a tile: its head, unless it has hundreds of stores.
+constexpr std::uint64_t kFirstRead = 4096;
+
 template <class Pod>
 Pod pod_at(std::span<const std::uint8_t> bytes, std::uint64_t offset) {
   Pod pod;
@@ -86,6 +89,8 @@ SessionResult<Session> Session::open(std::shared_ptr<const SessionBytes> shared)
 SessionResult<std::vector<SessionTile>> Session::tiles(std::uint32_t part) const {
   if (part >= index_.parts.size()) return SessionStatus::kInvalidArgument;
   const SessionPartIndex& content = index_.parts[part];
+  bytes_->expect(SessionBytes::Access::kScattered);
+  for (const TileEntry& tile : content.tiles) bytes_->prefetch(tile.offset, kFirstRead);
   std::vector<SessionTile> tiles;
   TilePlace place{part, 0, 0};
   for (; place.number < content.tiles.size(); ++place.number) {

@@ -105,7 +105,7 @@ enum class ItemKind : std::uint16_t {
 
 // Contents follow the head in the order of the items, each at the next multiple of 64 bytes from the tile's start.
 struct TileItem {
-  std::uint32_t store;  // in the order of the index; items ascend by store, then kind
+  std::uint32_t store;  // in the order of the index; items ascend by store, then kind, records after all others
   std::uint16_t kind;
   std::uint16_t bits;  // of records; otherwise 0
   std::uint32_t bytes;

@@ -113,13 +113,24 @@ SessionStatus Session::load(std::uint32_t part, KvCache& cache, std::uint32_t st
     return placed == Status::kOutOfMemory ? SessionStatus::kOutOfMemory : SessionStatus::kOtherShape;
   }
   for (const SessionTile& tile : tiles.value()) {
-    const SessionStatus status = fill(tile, layout, cache, records);
-    if (status == SessionStatus::kOk) continue;
-    cache.drop_cells(stream, cells);
-    return status;
+    for (const SessionTile::Item& item : tile.items) {
+      const bool is_record = item.entry.kind == static_cast<std::uint16_t>(ItemKind::kRecords);
+      const auto offset = static_cast<std::uint64_t>(item.bytes.data() - bytes_->bytes().data());
+      if (!is_record && records == Records::kMapped) bytes_->prefetch(offset, item.bytes.size());
+    }
   }
-  cache.finish_sequence(stream, layout);
-  return SessionStatus::kOk;
+  if (records == Records::kCopied) bytes_->expect(SessionBytes::Access::kStretches);
+  SessionStatus status = SessionStatus::kOk;
+  for (const SessionTile& tile : tiles.value()) {
+    if (status == SessionStatus::kOk) status = fill(tile, layout, cache, records);
+  }
+  bytes_->expect(SessionBytes::Access::kStretches);  // whatever is read from now on is records
+  if (status == SessionStatus::kOk) {
+    cache.finish_sequence(stream, layout);
+  } else {
+    cache.drop_cells(stream, cells);
+  }
+  return status;
 }
 
 // A cache of its own takes every part, so that what is checked is what a load would use.

@@ -1,5 +1,7 @@
 #include "session/session_tile.hpp"
 
+#include <tuple>
+
 #include "base/checksum.hpp"
 
 namespace kvarn {
@@ -27,9 +29,13 @@ bool take_rows(std::span<const std::uint8_t>& bytes, std::uint32_t tile_tokens, 
   return true;
 }
 
+// Records come last, so that everything that is read at once when a tile is loaded lies together.
+std::tuple<bool, std::uint32_t, std::uint16_t> item_order(const TileItem& item) {
+  return {item.kind == static_cast<std::uint16_t>(ItemKind::kRecords), item.store, item.kind};
+}
+
 bool valid_item(const TileItem& item, const TileItem* before, const SessionPartIndex& part, std::uint32_t number) {
-  const bool ascends =
-      before == nullptr || before->store < item.store || (before->store == item.store && before->kind < item.kind);
+  const bool ascends = before == nullptr || item_order(*before) < item_order(item);
   const bool is_known = item.kind >= static_cast<std::uint16_t>(ItemKind::kRecords) &&
                         item.kind <= static_cast<std::uint16_t>(ItemKind::kSamples);
   if (!ascends || !is_known || item.store >= part.stores.size()) return false;
@@ -41,10 +47,19 @@ bool valid_item(const TileItem& item, const TileItem* before, const SessionPartI
 }
 
 // Rows of a store come in one form, and so does its history.
-bool is_twice(const TileItem& item, const TileItem* before) {
-  if (before == nullptr || before->store != item.store) return false;
-  const auto form = [](const TileItem& one) { return one.kind <= 3 ? 0 : one.kind <= 5 ? 1 : 2; };
-  return form(*before) == form(item);
+bool is_in_two_forms(std::span<const SessionTile::Item> items, std::size_t stores) {
+  enum : std::uint8_t { kHasRows = 1, kHasHistory = 2 };
+  std::vector<std::uint8_t> seen(stores);
+  for (const SessionTile::Item& item : items) {
+    const auto kind = static_cast<ItemKind>(item.entry.kind);
+    if (kind == ItemKind::kSamples) continue;
+    const bool is_history = kind == ItemKind::kHistory || kind == ItemKind::kSharedHistory;
+    std::uint8_t& of_store = seen[item.entry.store];
+    const std::uint8_t form = is_history ? kHasHistory : kHasRows;
+    if ((of_store & form) != 0) return true;
+    of_store |= form;
+  }
+  return false;
 }
 
 bool take_items(std::span<const std::uint8_t> bytes, std::span<const std::uint8_t> extent, std::uint64_t head_bytes,
@@ -53,14 +68,12 @@ bool take_items(std::span<const std::uint8_t> bytes, std::span<const std::uint8_
   const std::uint32_t number = static_cast<std::uint32_t>(out.tile.id);
   for (SessionTile::Item& item : out.items) {
     const TileItem* before = &item == out.items.data() ? nullptr : &(&item - 1)->entry;
-    if (!take_pod(bytes, item.entry) || !valid_item(item.entry, before, part, number) || is_twice(item.entry, before)) {
-      return false;
-    }
+    if (!take_pod(bytes, item.entry) || !valid_item(item.entry, before, part, number)) return false;
     if (at > extent.size() || item.entry.bytes > extent.size() - at) return false;
     item.bytes = extent.subspan(at, item.entry.bytes);
     at += session_aligned(item.entry.bytes);
   }
-  return at == extent.size();
+  return at == extent.size() && !is_in_two_forms(out.items, part.stores.size());
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "session/session_writer.hpp"
 
+#include <algorithm>
 #include <cstddef>
 
 #include "base/checksum.hpp"
@@ -134,6 +135,9 @@ std::uint64_t SessionWriter::list_items(std::uint32_t part, std::uint32_t number
     }
     if (!content.samples.empty()) add(store, ItemKind::kSamples, content.samples, checksum(content.samples));
   }
+  std::stable_partition(items.begin(), items.end(), [](const TileItem& item) {
+    return item.kind != static_cast<std::uint16_t>(ItemKind::kRecords);
+  });
   return total;
 }
 

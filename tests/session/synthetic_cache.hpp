@@ -51,7 +51,8 @@ class SyntheticCache {
     for (std::uint32_t number = 0; number < tiles; ++number) {
       std::mt19937_64 random(std::uint64_t{seed} << 32 | number);
       for (std::size_t at = 0; at < layout.stores.size(); ++at) {
-        fill(layout.tiles[number], layout.store_ids[at], layout.stores[at], random);
+        const SequenceTile* before = number == 0 ? nullptr : &layout.tiles[number - 1];
+        fill(layout.tiles[number], before, layout.store_ids[at], layout.stores[at], random);
       }
     }
     cache_.finish_sequence(0, layout);
@@ -64,7 +65,19 @@ class SyntheticCache {
  private:
   static bool is_sealed(std::uint32_t number, std::uint32_t tiles) { return number > 0 && number + 2 < tiles; }
 
-  void fill(const SequenceTile& tile, StoreId id, const StoreShape& shape, std::mt19937_64& random) {
+  // The history that this tile begins; empty: it shares that of the tile before it.
+  std::vector<std::uint8_t> new_history(const SequenceTile& tile, const StoreShape& shape) const {
+    if (shape.side != Side::kKey || tile.state == TileState::kOpen) return {};
+    const QueryShape queries = query_shape(cache_.config(), shape.row_values / shape.dim, shape.query_heads, shape.dim);
+    if (tile.start_rank > cache_.config().tile_tokens && !queries.contribution(tile.start_rank).is_one) return {};
+    std::vector<std::uint8_t> bytes(QueryHistory::bytes_of(queries));
+    const float weight = static_cast<float>(tile.start_rank);
+    std::memcpy(bytes.data(), &weight, sizeof(weight));
+    return bytes;
+  }
+
+  void fill(const SequenceTile& tile, const SequenceTile* before, StoreId id, const StoreShape& shape,
+            std::mt19937_64& random) {
     const CacheConfig& config = cache_.config();
     const TileShape record = tile_shape(shape.side, config.tile_tokens, shape.dim, shape.bits);
     const bool sealed = tile.state == TileState::kSealed;
@@ -77,6 +90,9 @@ class SyntheticCache {
     TileContent content;
     content.kind = sealed ? ContentKind::kRecords : ContentKind::kRows;
     content.bytes = bytes;
+    const std::vector<std::uint8_t> history = new_history(tile, shape);
+    content.history_bytes = history;
+    if (history.empty() && sealed && before != nullptr) content.history = cache_.tile_history(*before, id);
     EXPECT_EQ(cache_.fill_tile(tile, id, content), Status::kOk);
   }
 
