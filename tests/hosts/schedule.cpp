@@ -210,6 +210,10 @@ Operation Schedule::special_state(const ScheduleContext & host) {
         case 2:
             operation.slot = PARTIAL_SLOT;
             operation.flags = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+            // The other layers must have what the window goes back to, as a server's checkpoints see to.
+            if (partial_sequence_ >= 0 && host.last_position(partial_sequence_) < partial_last_) {
+                partial_sequence_ = -1;
+            }
             if (partial_sequence_ >= 0 && below(2) == 0) {
                 operation.sequence = partial_sequence_;
                 operation.kind = Kind::RESTORE;
