@@ -150,6 +150,13 @@ std::vector<ggml_kvarn_layer> Engine::take_probed_layers() const {
   return layers;
 }
 
+const ggml_kvarn_sessions& Engine::sessions() const {
+  if (plugin_ == nullptr) {
+    throw UserError("a session needs the compressed cache", "choose another --preset than off");
+  }
+  return *plugin_function<ggml_kvarn_sessions_t>("ggml_backend_kvarn_sessions")();
+}
+
 std::optional<ggml_kvarn_account> Engine::account() const {
   if (plugin_ == nullptr) {
     return std::nullopt;
@@ -170,7 +177,7 @@ ggml_backend_dev_t Engine::device() const {
 
 std::uint64_t cache_bytes(const ggml_kvarn_account& account) {
   return account.record_bytes + account.open_row_bytes + account.slack_bytes + account.moment_bytes +
-         account.plain_bytes;
+         account.plain_bytes + account.mapped_bytes;
 }
 
 Engine::ComputeBuffers::ComputeBuffers() {

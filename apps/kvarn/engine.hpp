@@ -22,8 +22,8 @@ struct CacheSettings {
   std::int64_t limit_bytes = -1;  // of all caches of the process; 0: none
 };
 
-// A cache's memory: records, exact rows, slack, what is kept of queries, and tensors that are not compressed. Working
-// memory is apart.
+// A cache's memory: records, exact rows, slack, what is kept of queries, and tensors that are not compressed; records in
+// mapped files too. Working memory is apart.
 std::uint64_t cache_bytes(const ggml_kvarn_account& account);
 
 class Engine {
@@ -52,6 +52,9 @@ class Engine {
 
   // The layers of contexts that were planned without memory since the last call.
   std::vector<ggml_kvarn_layer> take_probed_layers() const;
+
+  // The plugin's session files. Throws UserError without a plugin, or if it is of another version.
+  const ggml_kvarn_sessions& sessions() const;
 
   // The compressing device of the plugin, null without it.
   ggml_backend_dev_t device() const;

@@ -88,8 +88,12 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("--seed", options.sampling.seed, "seed for --temp; of the first of --samples");
   CLI::Option* samples = command.add_option("--samples", options.samples, "continuations that share the prompt's cache")
                              ->check(CLI::Range(1, 256));
+  CLI::Option* session =
+      command.add_option("--session", options.session_file, "goes on from this file if it is there, and saves to it")
+          ->excludes(samples);
   command.add_flag("--compare", options.compare, "run the same prompt on llama.cpp's own f16 cache too")
-      ->excludes(samples);
+      ->excludes(samples)
+      ->excludes(session);
   command.add_flag("--json", options.json, "the table again as one last line of JSON");
   command.add_flag("--raw", options.raw_prompt, "no chat format around the prompt");
   command.add_flag("-v,--verbose", options.verbose, "llama.cpp's own log");

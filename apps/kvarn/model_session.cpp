@@ -91,20 +91,30 @@ ContextPointer ModelSession::make_context(const ContextSettings& settings) const
 }
 
 std::string ModelSession::apply_chat_template(const std::string& text) const {
+  return apply_chat_template(std::vector<ChatMessage>{{"user", text}});
+}
+
+std::string ModelSession::apply_chat_template(const std::vector<ChatMessage>& messages) const {
+  std::vector<llama_chat_message> chat;
+  std::string plain;
+  for (const ChatMessage& message : messages) {
+    chat.push_back({message.role.c_str(), message.content.c_str()});
+    plain += message.content;
+  }
   const char* format = llama_model_chat_template(model_.get(), nullptr);
   if (format == nullptr) {
-    return text;
+    return plain;
   }
-  const llama_chat_message message = {"user", text.c_str()};
-  std::string result(text.size() + 1024, '\0');
-  int length = llama_chat_apply_template(format, &message, 1, true, result.data(), static_cast<int>(result.size()));
+  std::string result(plain.size() + 1024 * messages.size(), '\0');
+  int length = llama_chat_apply_template(format, chat.data(), chat.size(), true, result.data(),
+                                         static_cast<int>(result.size()));
   if (length > static_cast<int>(result.size())) {
     result.resize(length);
-    length = llama_chat_apply_template(format, &message, 1, true, result.data(), length);
+    length = llama_chat_apply_template(format, chat.data(), chat.size(), true, result.data(), length);
   }
   if (length < 0) {
     fmt::print(stderr, "kvarn: llama.cpp does not know this model's chat format; the prompt is used as it is\n");
-    return text;
+    return plain;
   }
   result.resize(length);
   return result;
@@ -116,12 +126,15 @@ std::vector<llama_token> ModelSession::tokenize_part(const std::string& text) co
   return tokenize(text, Part::kLater);
 }
 
+std::vector<llama_token> ModelSession::tokenize_turn(const std::string& text) const {
+  return tokenize(text, Part::kTurn);
+}
+
 std::vector<llama_token> ModelSession::tokenize(const std::string& text, Part part) const {
   std::vector<llama_token> tokens(text.size() + 16);
-  const bool is_whole = part == Part::kWhole;
   const int count =
       llama_tokenize(vocab_, text.data(), static_cast<int>(text.size()), tokens.data(), static_cast<int>(tokens.size()),
-                     /*add_special=*/is_whole, /*parse_special=*/is_whole);
+                     /*add_special=*/part == Part::kWhole, /*parse_special=*/part != Part::kLater);
   if (count < 0) {
     throw UserError("the text cannot be split into tokens", "try another one");
   }
@@ -167,6 +180,13 @@ std::string ModelSession::description() const {
   char buffer[128] = {};
   llama_model_desc(model_.get(), buffer, sizeof(buffer));
   return fmt::format("{} ({})", std::filesystem::path(file_).filename().string(), buffer);
+}
+
+std::string ModelSession::identity() const {
+  char buffer[128] = {};
+  llama_model_desc(model_.get(), buffer, sizeof(buffer));
+  return fmt::format("{}, {} parameters, {} bytes, {} tokens", buffer, llama_model_n_params(model_.get()),
+                     llama_model_size(model_.get()), vocabulary_size());
 }
 
 }  // namespace kvarn::program

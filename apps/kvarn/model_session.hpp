@@ -36,6 +36,11 @@ struct ContextSettings {
   GraphObserver* observer = nullptr;  // must outlive the context
 };
 
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
 class ModelSession {
  public:
   // Where a model's cache lives: with the devices that are loaded (the plugin's first), or with the CPU's own code
@@ -51,11 +56,15 @@ class ModelSession {
   // One user message in the model's own chat format; the text unchanged if the model has no format that llama.cpp
   // knows.
   std::string apply_chat_template(const std::string& text) const;
+  // A conversation up to where the next answer begins; the texts one after the other if the model has no such format.
+  std::string apply_chat_template(const std::vector<ChatMessage>& messages) const;
 
   // A whole text: with the tokens that start it, markers of a chat format taken for what they are.
   std::vector<llama_token> tokenize(const std::string& text) const;
   // A text that follows another one, taken letter by letter.
   std::vector<llama_token> tokenize_part(const std::string& text) const;
+  // A text in a chat format that follows another one: markers are taken for what they are.
+  std::vector<llama_token> tokenize_turn(const std::string& text) const;
   std::string piece(llama_token token) const;
   bool ends_text(llama_token token) const;
   std::int64_t trained_context_tokens() const;
@@ -68,9 +77,11 @@ class ModelSession {
   // What one token takes in a full f16 cache; sliding windows and recurrent layers take less.
   std::size_t f16_bytes_per_token() const;
   std::string description() const;
+  // Tells models apart whose contexts must not be mixed up, whatever their files are called.
+  std::string identity() const;
 
  private:
-  enum class Part { kWhole, kLater };
+  enum class Part { kWhole, kLater, kTurn };
   std::vector<llama_token> tokenize(const std::string& text, Part part) const;
 
   struct ModelDeleter {

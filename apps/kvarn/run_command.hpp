@@ -12,6 +12,7 @@ struct RunOptions {
   std::string model_file;
   std::string prompt;
   std::string prompt_file;
+  std::string session_file;  // the conversation goes on from it, if it is there, and is saved to it
   CacheSettings cache;  // preset "off": the host's own f16 cache, no plugin
   SamplingSettings sampling;
   int samples = 1;         // continuations of the prompt

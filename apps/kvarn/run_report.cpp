@@ -65,6 +65,16 @@ std::string speed_rows(const RunReport& report) {
          row("generation", rate(report.generation.generation_tokens_per_second()), host_generation);
 }
 
+std::string session_rows(const SessionReport& session) {
+  std::string rows;
+  if (session.resumed_tokens > 0) {
+    rows += row("resumed", fmt::format("{} tokens", session.resumed_tokens), std::nullopt);
+    rows += row("in", fmt::format("{:.3f} s", session.resume_seconds), std::nullopt);
+  }
+  rows += row("session file", mebibytes(session.file_bytes), std::nullopt);
+  return rows + row("of that, written now", mebibytes(session.written_bytes), std::nullopt);
+}
+
 std::string divergence_line(const RunReport& report) {
   const Generation& ours = report.generation;
   const Generation& host = *report.host_generation;
@@ -78,7 +88,7 @@ std::string divergence_line(const RunReport& report) {
 nlohmann::ordered_json account_json(const ggml_kvarn_account& account) {
   return {{"records", account.record_bytes}, {"open_rows", account.open_row_bytes}, {"slack", account.slack_bytes},
           {"plain", account.plain_bytes},    {"maps", account.map_bytes},           {"scratch", account.scratch_bytes},
-          {"moments", account.moment_bytes}};
+          {"moments", account.moment_bytes}, {"mapped", account.mapped_bytes}};
 }
 
 }  // namespace
@@ -99,6 +109,7 @@ std::string format_table(const RunReport& report) {
   const std::string ours = report.account ? "KVarN " + report.preset : report.preset;
   table += row("", ours, report.host_generation ? std::optional<std::string>("llama.cpp f16") : std::nullopt);
   table += memory_rows(report) + speed_rows(report);
+  if (report.session) table += session_rows(*report.session);
   return report.host_generation ? table + divergence_line(report) : table;
 }
 
@@ -121,6 +132,12 @@ std::string format_json(const RunReport& report) {
   if (report.samples > 1 && report.account) line["separate_f16_bytes"] = separate_f16_bytes(report);
   line["prompt_tokens_per_second"] = report.generation.prompt_tokens_per_second();
   line["generation_tokens_per_second"] = report.generation.generation_tokens_per_second();
+  if (report.session) {
+    line["session"] = {{"resumed_tokens", report.session->resumed_tokens},
+                       {"resume_seconds", report.session->resume_seconds},
+                       {"written_bytes", report.session->written_bytes},
+                       {"file_bytes", report.session->file_bytes}};
+  }
   if (report.host_generation) {
     line["host_prompt_tokens_per_second"] = report.host_generation->prompt_tokens_per_second();
     line["host_generation_tokens_per_second"] = report.host_generation->generation_tokens_per_second();

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "ggml-impl.h"
+#include "session_transfer.hpp"
 
 namespace ggml_kvarn {
 
@@ -203,6 +204,9 @@ void CacheBuffer::get(const ggml_tensor * tensor, void * data, size_t offset, si
         std::memcpy(data, static_cast<const char *>(tensor->data) + offset, size);
         return;
     }
+    if (note_transfer(*cached, tensor, offset, size)) {
+        return;
+    }
     if (get_state_rows(*cached, tensor, data, offset, size)) {
         return;
     }
@@ -211,6 +215,17 @@ void CacheBuffer::get(const ggml_tensor * tensor, void * data, size_t offset, si
         cache_->read_row(cached->store, stream, cell, row.data());
         std::memcpy(static_cast<char *>(data) + position, reinterpret_cast<const char *>(row.data()) + first, count);
     });
+}
+
+bool CacheBuffer::note_transfer(const CacheTensor & cached, const ggml_tensor * view, size_t offset, size_t size) {
+    SessionTransfer * transfer = SessionTransfer::current();
+    if (transfer == nullptr) {
+        return false;
+    }
+    for_rows(cached, view, offset, size, [&](uint32_t stream, uint32_t cell, size_t, size_t, size_t) {
+        transfer->note(*this, cached.store, stream, cell, 1);
+    });
+    return true;
 }
 
 // Whole rows are what the host's state save reads: sealed tiles travel as their records. Its buffer lies wherever the
@@ -244,6 +259,9 @@ void CacheBuffer::set(const ggml_tensor * tensor, const void * data, size_t offs
     if (cached == nullptr) {
         note_plain_write(tensor, offset, size);
         std::memcpy(static_cast<char *>(tensor->data) + offset, data, size);
+        return;
+    }
+    if (note_transfer(*cached, tensor, offset, size)) {
         return;
     }
     std::vector<kvarn::HalfBits> row(cached->row_values());
@@ -326,6 +344,7 @@ void add_account(const kvarn::CacheAccount & own, ggml_kvarn_account & account) 
     account.cells_in_use += own.cells_in_use;
     account.sealed_tokens += own.sealed_tokens;
     account.moment_bytes += own.moment_bytes;
+    account.mapped_bytes += own.foreign_bytes;
 }
 
 void CacheBuffer::add_account(ggml_kvarn_account & account) {

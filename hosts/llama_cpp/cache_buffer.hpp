@@ -70,6 +70,8 @@ class CacheBuffer {
     CacheTensor * at_address(const void * address);
     void note_plain_write(const ggml_tensor * tensor, size_t offset, size_t size);
     void take_plain_rows(const CacheTensor & cached);
+    // While a session goes past the host, its state calls tell cells and move nothing; false: none does.
+    bool note_transfer(const CacheTensor & cached, const ggml_tensor * view, size_t offset, size_t size);
     bool get_state_rows(const CacheTensor & cached, const ggml_tensor * view, void * data, size_t offset, size_t size);
     void say_account() const;
     void say_plain_once(const char * reason);

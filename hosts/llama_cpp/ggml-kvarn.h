@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -25,6 +26,7 @@ struct ggml_kvarn_account {
     uint64_t moment_bytes;       // what is kept of queries (level best)
     uint64_t limit_bytes;        // cap on records, exact rows and slack of all caches (KVARN_LIMIT); 0: none
     uint64_t failed_batches;     // micro-batches that failed for want of memory
+    uint64_t mapped_bytes;       // sealed records that are read from a session's file, in the page cache
 };
 
 // "ggml_backend_kvarn_account": fills the account; false if struct_size is too small.
@@ -80,6 +82,51 @@ struct ggml_kvarn_load {
 // "ggml_backend_kvarn_plan": what caches of these layers will take, as ggml_backend_kvarn_account would say it. Nothing is made.
 // Returns NULL, or one line that says what is wrong, valid until the next call on this thread.
 typedef const char * (*ggml_kvarn_plan_t)(const struct ggml_kvarn_load * load, struct ggml_kvarn_account * account);
+
+// A sequence of a context in a file of KVarN's own (docs/format/session.md): its compressed bytes, appended to what the file has of
+// an earlier save, and read back from the mapped file as attention asks for them.
+struct ggml_kvarn_session_save {
+    uint32_t struct_size;        // in: sizeof(struct ggml_kvarn_session_save) of the caller
+    const char * path;
+    const void * model;          // names the model, whoever loads compares it; at most 64 KiB
+    size_t model_size;
+    const void * metadata;       // what the caller needs to go on, written anew with every save
+    size_t metadata_size;
+    const int32_t * tokens;      // of the sequence, for those who look into the file
+    uint64_t n_tokens;
+    uint64_t written_bytes;      // out
+    uint64_t file_bytes;         // out
+};
+
+struct ggml_kvarn_session;
+
+struct ggml_kvarn_session_content {
+    const void * model;          // all pointers are good until the session is closed
+    size_t model_size;
+    const void * metadata;
+    size_t metadata_size;
+    uint64_t file_bytes;
+};
+
+// What fails returns one line that says why, valid until the next call on this thread.
+struct ggml_kvarn_sessions {
+    uint32_t struct_size;
+    // While a transfer is open on a thread, the host's state calls there move no rows of compressed caches, they tell which cells
+    // a sequence has: llama_state_seq_get_data before save() (its buffer must be zeroed: rows stay as they are), and
+    // llama_state_seq_set_data before load().
+    void (*begin_transfer)(void);
+    void (*end_transfer)(void);
+    const char * (*save)(struct ggml_kvarn_session_save * save);
+    const char * (*open)(const char * path, struct ggml_kvarn_session ** session);
+    void (*describe)(const struct ggml_kvarn_session * session, struct ggml_kvarn_session_content * content);
+    // Fills the cells of the transfer. On an error the sequence's rows are undefined: the caller removes it.
+    const char * (*load)(const struct ggml_kvarn_session * session);
+    // The cache may go on reading the file.
+    void (*close)(struct ggml_kvarn_session * session);
+};
+
+// "ggml_backend_kvarn_sessions"
+typedef const struct ggml_kvarn_sessions * (*ggml_kvarn_sessions_t)(void);
 
 #ifdef __cplusplus
 }

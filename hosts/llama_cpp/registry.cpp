@@ -10,6 +10,7 @@
 #include "graph_backend.hpp"
 #include "host_version.hpp"
 #include "layer_probe.hpp"
+#include "session_transfer.hpp"
 #include "settings.hpp"
 
 namespace ggml_kvarn {
@@ -66,6 +67,9 @@ void * reg_get_proc_address(ggml_backend_reg_t, const char * name) {
     }
     if (std::strcmp(name, "ggml_backend_kvarn_plan") == 0) {
         return reinterpret_cast<void *>(plan_caches);
+    }
+    if (std::strcmp(name, "ggml_backend_kvarn_sessions") == 0) {
+        return reinterpret_cast<void *>(session_functions);
     }
     return nullptr;
 }
