@@ -1,0 +1,47 @@
+// numpy arrays as the library's rows: [tokens, heads, dim] of float16 or float32, in place where strides allow.
+#pragma once
+
+#include <kvarn/kvarn.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace kvarn::python {
+
+// The shape that a call wants; tokens < 0: any number of at least one.
+struct RowShape {
+  std::int64_t tokens;
+  std::uint32_t heads;
+  std::uint32_t dim;
+};
+
+// An array and its place in memory; the array is kept until this goes away.
+struct ReadRows {
+  pybind11::array array;
+  kvarn_const_rows rows;
+  std::size_t tokens;
+};
+
+struct WriteRows {
+  pybind11::array array;
+  kvarn_rows rows;
+};
+
+// Rows to read from anything that numpy makes an array of. They are copied only if the channels of a head do not lie
+// side by side or strides are negative. Throws TypeError (not float16 or float32) and ValueError (another shape);
+// `name` is what the message calls them.
+ReadRows rows_of(const pybind11::object& from, const RowShape& shape, const char* name);
+
+// Rows to write: `out`, or a new array of `type` if it is None. Throws as rows_of, and ValueError if `out` cannot be
+// written in place.
+WriteRows rows_for(const pybind11::object& out, const RowShape& shape, kvarn_type type);
+
+// Throws ValueError if the memory spans of the two arrays meet.
+void refuse_overlap(const pybind11::array& out, const pybind11::array& other);
+
+// KVARN_TYPE_F16 or KVARN_TYPE_F32. Throws TypeError for any other dtype.
+kvarn_type type_of(const pybind11::dtype& type, const char* name);
+
+}  // namespace kvarn::python

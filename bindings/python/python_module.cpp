@@ -1,0 +1,41 @@
+// The module kvarn._kvarn: the public interface of the library for Python.
+#include <array>
+
+#include "python_parts.hpp"
+
+namespace kvarn::python {
+namespace {
+
+constexpr std::array kLevels = {"default", "official", "scaled", "fast", "best"};
+static_assert(KVARN_LEVEL_DEFAULT == 0 && KVARN_LEVEL_OFFICIAL == 1 && KVARN_LEVEL_SCALED == 2 &&
+              KVARN_LEVEL_FAST == 3 && KVARN_LEVEL_BEST == 4);
+
+}  // namespace
+
+kvarn_side side_of(const std::string& name) {
+  if (name == "k") return KVARN_SIDE_K;
+  if (name == "v") return KVARN_SIDE_V;
+  throw pybind11::value_error("side must be 'k' or 'v', not '" + name + "'");
+}
+
+const char* name_of_side(kvarn_side side) { return side == KVARN_SIDE_K ? "k" : "v"; }
+
+kvarn_level level_of(const std::string& name) {
+  for (std::size_t level = 0; level < kLevels.size(); ++level) {
+    if (name == kLevels[level]) return static_cast<kvarn_level>(level);
+  }
+  throw pybind11::value_error("level must be default, official, scaled, fast or best, not '" + name + "'");
+}
+
+const char* name_of_level(kvarn_level level) { return kLevels[level]; }
+
+}  // namespace kvarn::python
+
+PYBIND11_MODULE(_kvarn, module) {
+  using namespace kvarn::python;
+  bind_errors(module);
+  bind_codec(module);
+  bind_cache(module);
+  module.attr("__version__") = kvarn_version_text();
+  module.def("kernels", &kvarn_kernels_name, "The kernels in use, as 'avx2'.");
+}
