@@ -146,7 +146,8 @@ Operation Schedule::copy(const ScheduleContext & host) {
         pending_ = Pending::DECODE;  // the host moves the bytes at the next decode: what is saved before that is nobody's
         return operation;
     }
-    if (size > 1 && below(3) == 0) {
+    // The beginning of a sequence has left its window: a copy of it would begin anew there, and not in the other layers.
+    if (!settings_.windowed && size > 1 && below(3) == 0) {
         operation.last = first(host, operation.sequence) + static_cast<llama_pos>(1 + below(size));
     }
     pending_copy_ = operation;
