@@ -1,10 +1,11 @@
 # Front door, serve: llama-server with the compressed cache, with slots and memory picked for a number of agents. Sourced by ./kvarn.
 
-# take_serve_options ARGS...: moves --agents, --context-per-agent and --ram to serve_options; the others stay in rest. Sets
-# serve_model to the value of -m.
+# take_serve_options ARGS...: moves --agents, --context-per-agent and --ram to serve_options, --sessions to serve_sessions; the
+# others stay in rest. Sets serve_model to the value of -m.
 take_serve_options() {
   serve_options=()
   serve_model=""
+  serve_sessions=""
   rest=()
   while (($#)); do
     case $1 in
@@ -12,6 +13,15 @@ take_serve_options() {
         (($# >= 2)) || fail "option '$1' needs a value" "./kvarn help lists the options"
         serve_options+=("$1" "$2")
         shift 2
+        ;;
+      --sessions)
+        (($# >= 2)) || fail "option '$1' needs a folder" "./kvarn help lists the options"
+        serve_sessions=$2
+        shift 2
+        ;;
+      --sessions=*)
+        serve_sessions=${1#*=}
+        shift
         ;;
       --agents=* | --context-per-agent=* | --ram=*)
         serve_options+=("${1%%=*}" "${1#*=}")
@@ -72,5 +82,7 @@ command_serve() {
   export GGML_BACKEND_PATH
   GGML_BACKEND_PATH=$(plugin_path)
   [[ $purpose == other || ! -f $serve_model ]] || add_serve_choices
-  exec "$engine_build/bin/llama-server" "${rest[@]}"
+  [[ -n $serve_sessions ]] || exec "$engine_build/bin/llama-server" "${rest[@]}"
+  exec "$python" -B "$KVARN_ROOT/hosts/llama_server/session_proxy.py" --sessions "$serve_sessions" -- \
+    "$engine_build/bin/llama-server" "${rest[@]}"
 }
