@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -30,8 +31,10 @@ class CMakeBuild(build_ext):
         # Kept between builds, so that only what changed is compiled.
         tree = ROOT / "build" / f"python-{sys.implementation.cache_tag}"
         target = pathlib.Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        # pip may bring tools that are gone the next time: what the tree remembers of them is set again.
+        tools = [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}", *pybind11_folder()]
         subprocess.run(["cmake", "-S", ROOT, "-B", tree, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DKVARN_PYTHON=ON",
-                        "-DKVARN_BUILD_TESTS=OFF", f"-DPython_EXECUTABLE={sys.executable}", *pybind11_folder()], check=True)
+                        "-DKVARN_BUILD_TESTS=OFF", *tools], check=True)
         subprocess.run(["cmake", "--build", tree, "--target", "kvarn_python"], check=True)
         subprocess.run(["cmake", "--install", tree, "--prefix", target.parent, "--component", "python", "--strip"], check=True)
 

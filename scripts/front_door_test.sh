@@ -1,5 +1,5 @@
-# Front door, test: unit tests (again for 64-bit Arm, emulated), front door tests, end-to-end tests; closes with one line that
-# counts. Sourced by ./kvarn.
+# Front door, test: unit tests (again for 64-bit Arm, emulated), tests of the Python package, front door tests, end-to-end tests;
+# closes with one line that counts. Sourced by ./kvarn.
 
 # Programs of the unmodified llama.cpp that the end-to-end tests run.
 readonly test_engine_targets="llama-server llama-completion llama-perplexity llama-bench llama-batched-bench llama-quantize
@@ -7,6 +7,7 @@ readonly test_engine_targets="llama-server llama-completion llama-perplexity lla
   test-backend-ops test-save-load-state test-state-restore-fragmented test-llama-archs test-thread-safety test-recurrent-state-rollback"
 
 readonly arm_build=$KVARN_ROOT/build/aarch64
+readonly python_build=$KVARN_ROOT/build/python
 
 passed=0
 failed=0
@@ -33,6 +34,7 @@ command_test() {
   ! arm_is_emulated || run_emulated_tests "$tier"
   [[ $tier == fast ]] || run_sanitized_tests
   [[ $tier == fast ]] || run_thread_sanitized_tests
+  run_python_tests "$tier"
   run_pytest front_door "$tier"
   run_pytest e2e "$tier"
   [[ $tier == fast ]] || test_hosts
@@ -182,6 +184,25 @@ run_sanitized_schedule() {
     note "a random schedule under the sanitizers failed: $log"
     failed=$((failed + 1))
   fi
+}
+
+# run_python_tests TIER: the Python package, as a wheel that is installed into a folder of the build tree, and its tests.
+run_python_tests() {
+  local log=$cache_dir/logs/python-build.log
+  take_lock
+  run_step "building the Python package" "$log" build_python_package || explain_failure "building the Python package" "$log"
+  release_lock
+  PYTHONPATH=$python_build/package run_pytest python "$1"
+}
+
+# With what is on this machine: nothing is downloaded. setup.py keeps what it compiled; setuptools would also keep files of the
+# package that are no more (build/lib.*).
+build_python_package() {
+  local options=(--quiet --disable-pip-version-check --no-index --no-deps --no-cache-dir)
+  export CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache} CMAKE_BUILD_PARALLEL_LEVEL=${KVARN_JOBS:-$(nproc)}
+  rm -rf "$python_build" "$KVARN_ROOT"/build/lib.*
+  "$python" -m pip wheel "${options[@]}" --no-build-isolation --wheel-dir "$python_build/wheel" "$KVARN_ROOT" &&
+    "$python" -m pip install "${options[@]}" --root-user-action=ignore --no-compile --target "$python_build/package" "$python_build"/wheel/*.whl
 }
 
 # run_pytest FOLDER TIER: the Python tests of one folder; the fast tier leaves out what is marked long.
