@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import sys
 import threading
 
 import kvarn
@@ -34,9 +35,8 @@ def test_more_bits_leave_a_smaller_error(side):
 
 
 def golden_records():
-    for line in (GOLDEN / "manifest.txt").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            yield line.split()
+    lines = (GOLDEN / "manifest.txt").read_text(encoding="utf-8").splitlines()
+    return [line.split() for line in lines if not line.startswith("#")]
 
 
 @pytest.mark.parametrize("fields", golden_records(), ids=lambda fields: fields[0])
@@ -145,6 +145,28 @@ def test_other_options_are_refused(arguments):
         kvarn.Codec(**({"side": "k", "bits": 4, "dim": 32} | arguments))
     with pytest.raises(TypeError):
         kvarn.Codec("k", 4, 32, colour="red")
+
+
+def test_other_python_threads_run_during_a_call():
+    codec, rows = kvarn.Codec("v", 4, 128, heads=4), some_rows(16384, 4, 128)
+    ticks, over = [], threading.Event()
+
+    def tick():
+        while not over.wait(0.001):
+            ticks.append(0)
+
+    thread = threading.Thread(target=tick)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(100.0)  # only a call that lets the interpreter go lets the other thread run
+    try:
+        thread.start()
+        before = len(ticks)
+        codec.encode(rows)
+        assert len(ticks) > before
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        thread.join()
 
 
 def test_python_threads_may_share_a_codec():
