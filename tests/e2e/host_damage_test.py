@@ -17,18 +17,18 @@ SEED = int(os.environ.get("KVARN_MUTATION_SEED", "1"))
 
 
 def mutate(paths, preset, file, mutations):
-    """Counts of refused and taken files, and the numbers of those that ended the host."""
+    """Counts of refused and taken files, and the numbers of those that ended the host, and after which the undamaged file moved."""
     command = ["env", "GGML_NO_BACKTRACE=1", paths.program.parent / "mutated_state", paths.smollm2, file, mutations, SEED]
     result = run(paths, preset, command, timeout=7200, **(SMALL_TILES if preset else {}))
     assert result.returncode == 0, f"seed {SEED}: {result.stderr[-2000:]}"
-    return re.search(r"refused: (\d+)\ntaken: (\d+)\naborted:([ \d]*)", result.stdout).groups()
+    return re.search(r"refused: (\d+)\ntaken: (\d+)\naborted:([ \d]*)\nmoved:([ \d]*)", result.stdout).groups()
 
 
 def check_mutations(paths, preset, folder, mutations):
     """What the host's own checks of a file refuse or die of is the same without the plugin."""
-    refused, taken, aborted = mutate(paths, preset, folder / "state.bin", mutations)
+    refused, taken, aborted, moved = mutate(paths, preset, folder / "state.bin", mutations)
     assert int(refused) > mutations / 10 and int(taken) > mutations / 10
-    assert (refused, taken, aborted) == mutate(paths, None, folder / "state.bin", mutations)
+    assert (refused, taken, aborted, moved) == mutate(paths, None, folder / "state.bin", mutations)
 
 
 def test_damaged_slot_files_are_harmless(paths, tmp_path):
