@@ -131,8 +131,9 @@ Operation Schedule::remove(const ScheduleContext & host) {
             operation.first = std::max<llama_pos>(start, host.last_position(operation.sequence) - static_cast<llama_pos>(below(5)));
     }
     // Of a sequence that has nothing left in its window the host would take the next token for the first, and still has the others.
-    const llama_pos end = start + static_cast<llama_pos>(size);
-    const bool empties_window = settings_.windowed && operation.first <= start && (operation.last < 0 || operation.last >= end);
+    const bool empties_window = settings_.windowed && operation.sequence >= 0 &&
+                                operation.first <= host.first_position(operation.sequence) &&
+                                (operation.last < 0 || operation.last > host.last_position(operation.sequence));
     return empties_window ? remove_whole(operation.sequence) : operation;
 }
 
