@@ -151,6 +151,7 @@ def check_memory_is_flat(outcome):
     assert max(outcome.resident_mib[2 * third:]) <= 1.02 * max(outcome.resident_mib[third:2 * third]), outcome.resident_mib[::30]
 
 
+@pytest.mark.long
 def test_many_clients_get_the_answers_of_a_quiet_server(paths, tmp_path):
     prompts = make_prompts(paths.text.read_text(), 1200)[::2]
     check_answers(soak(paths, "k4v4", tmp_path, prompts, soak_seconds(180), *LAYOUTS["unified"], **SMALL_TILES), "k4v4")
