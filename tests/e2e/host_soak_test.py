@@ -135,7 +135,8 @@ def soak(paths, preset, folder, prompts, seconds, *options, **settings):
 
 
 # Log probabilities between the best and the second best token. 8-bit activations alone move them by tenths; half of the tokens of
-# these texts are further apart than this, so an answer made of another state is caught within a few tokens.
+# these texts are further apart than this, so an answer made of another state is caught within a few tokens. Good for a minute: after
+# two, the host without the plugin parts by up to 7.2 itself (109 of 204 answers; exact tiles 50 of 236), and only rates compare.
 NEARLY_AS_LIKELY = {"f16": 0.75, "k8v8": 0.75, "k4v4": 0.75, "k2v2": 1.5}
 
 
