@@ -37,6 +37,18 @@ std::string ChatSession::notes() const {
   return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+// The chat format may put something between an answer and the next question: all that follows the answer is new.
+std::vector<llama_token> ChatSession::next_question(const ModelSession& model, const std::string& text) const {
+  if (raw_) return model.tokenize_part(text);
+  const std::vector<ChatMessage> before(messages_.begin(), messages_.end() - 1);
+  const std::string until_answer = model.apply_chat_template(before) + messages_.back().content;
+  std::vector<ChatMessage> all = messages_;
+  all.push_back({kUser, text});
+  const std::string whole = model.apply_chat_template(all);
+  const bool goes_on = whole.compare(0, until_answer.size(), until_answer) == 0;
+  return model.tokenize_turn(goes_on ? whole.substr(until_answer.size()) : "\n" + text);
+}
+
 std::vector<llama_token> ChatSession::begin_turn(const ModelSession& model, const std::string& text) {
   std::vector<llama_token> prompt(tokens_.begin() + static_cast<std::ptrdiff_t>(cached_), tokens_.end());
   if (messages_.empty()) {
@@ -44,20 +56,9 @@ std::vector<llama_token> ChatSession::begin_turn(const ModelSession& model, cons
     return model.tokenize(raw_ ? text : model.apply_chat_template(messages_));
   }
   if (!text.empty()) {
-    std::vector<llama_token> more;
-    if (raw_) {
-      more = model.tokenize_part(text);
-    } else {
-      // The chat format may put something between an answer and the next question: all that follows the answer is new.
-      const std::vector<ChatMessage> before(messages_.begin(), messages_.end() - 1);
-      const std::string until_answer = model.apply_chat_template(before) + messages_.back().content;
-      messages_.push_back({kUser, text});
-      const std::string whole = model.apply_chat_template(messages_);
-      const bool goes_on = whole.compare(0, until_answer.size(), until_answer) == 0;
-      more = model.tokenize_turn(goes_on ? whole.substr(until_answer.size()) : "\n" + text);
-    }
-    if (raw_) messages_.push_back({kUser, text});
+    const std::vector<llama_token> more = next_question(model, text);
     prompt.insert(prompt.end(), more.begin(), more.end());
+    messages_.push_back({kUser, text});
   }
   if (prompt.empty()) throw UserError("the last answer is complete", "give a new prompt with -p or -f");
   return prompt;

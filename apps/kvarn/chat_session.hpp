@@ -26,11 +26,13 @@ class ChatSession {
 
   const std::string& preset() const { return preset_; }
   std::size_t cached_tokens() const { return cached_; }
-  std::size_t turns() const { return (messages_.size() + 1) / 2; }
   // Those in the cache.
   std::vector<llama_token> tokens_in_cache() const;
 
  private:
+  // The tokens of a text that follows the last answer.
+  std::vector<llama_token> next_question(const ModelSession& model, const std::string& text) const;
+
   bool raw_;
   std::string preset_;
   std::vector<ChatMessage> messages_;

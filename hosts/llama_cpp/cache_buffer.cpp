@@ -223,7 +223,7 @@ bool CacheBuffer::note_transfer(const CacheTensor & cached, const ggml_tensor * 
         return false;
     }
     for_rows(cached, view, offset, size, [&](uint32_t stream, uint32_t cell, size_t, size_t, size_t) {
-        transfer->note(*this, cached.store, stream, cell, 1);
+        transfer->note(*this, cached.store, stream, cell);
     });
     return true;
 }

@@ -173,14 +173,14 @@ SessionTransfer * SessionTransfer::current() {
     return open_transfer ? &*open_transfer : nullptr;
 }
 
-void SessionTransfer::note(CacheBuffer & buffer, uint32_t store, uint32_t stream, uint32_t first_cell, uint32_t count) {
+void SessionTransfer::note(CacheBuffer & buffer, uint32_t store, uint32_t stream, uint32_t cell) {
     auto part = std::find_if(parts_.begin(), parts_.end(),
                              [&](const Part & one) { return one.buffer == &buffer && one.stream == stream; });
     if (part == parts_.end()) {
         parts_.push_back({&buffer, stream, store, {}});
         part = parts_.end() - 1;
     }
-    for (uint32_t cell = first_cell; part->store == store && cell < first_cell + count; ++cell) {
+    if (part->store == store) {
         part->cells.push_back(cell);
     }
 }

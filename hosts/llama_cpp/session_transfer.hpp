@@ -24,7 +24,7 @@ class SessionTransfer {
     // The one that is open on this thread; nullptr if none is.
     static SessionTransfer * current();
 
-    void note(CacheBuffer & buffer, uint32_t store, uint32_t stream, uint32_t first_cell, uint32_t count);
+    void note(CacheBuffer & buffer, uint32_t store, uint32_t stream, uint32_t cell);
     const std::vector<Part> & parts() const { return parts_; }
 
   private:
