@@ -49,18 +49,26 @@ bool is_apart(const py::array& array, const Strides& strides) {
   return by_token || by_head;
 }
 
-}  // namespace
-
-kvarn_type type_of(const py::dtype& type, const char* name) {
-  if (type.equal(py::dtype("e"))) return KVARN_TYPE_F16;
-  if (type.equal(py::dtype("f"))) return KVARN_TYPE_F32;
-  throw py::type_error(std::string(name) + " must be float16 or float32, not " + py::str(py::handle(type)).cast<std::string>());
+kvarn_type type_of(const py::array& array, const RowShape& shape, const char* name) {
+  const py::dtype type = array.dtype();
+  if (shape.bfloat16 && type.equal(py::dtype("H"))) return KVARN_TYPE_BF16;
+  if (!shape.bfloat16 && type.equal(py::dtype("e"))) return KVARN_TYPE_F16;
+  if (!shape.bfloat16 && type.equal(py::dtype("f"))) return KVARN_TYPE_F32;
+  const char* wanted = shape.bfloat16 ? "uint16, the bits of bfloat16" : "float16 or float32";
+  throw py::type_error(std::string(name) + " must be " + wanted + ", not " + py::str(py::handle(type)).cast<std::string>());
 }
+
+const char* code_of(kvarn_type type) {
+  if (type == KVARN_TYPE_BF16) return "H";
+  return type == KVARN_TYPE_F16 ? "e" : "f";
+}
+
+}  // namespace
 
 ReadRows rows_of(const py::object& from, const RowShape& shape, const char* name) {
   py::array array = py::array::ensure(from);
   if (!array) throw py::type_error(std::string(name) + " must be an array of float16 or float32");
-  const kvarn_type type = type_of(array.dtype(), name);
+  const kvarn_type type = type_of(array, shape, name);
   check_shape(array, shape, name);
   Strides strides = strides_of(array);
   if (!strides.usable) {
@@ -73,14 +81,14 @@ ReadRows rows_of(const py::object& from, const RowShape& shape, const char* name
 
 WriteRows rows_for(const py::object& out, const RowShape& shape, kvarn_type type) {
   if (out.is_none()) {
-    py::array array(py::dtype(type == KVARN_TYPE_F16 ? "e" : "f"),
+    py::array array(py::dtype(code_of(type)),
                     {static_cast<py::ssize_t>(shape.tokens), static_cast<py::ssize_t>(shape.heads),
                      static_cast<py::ssize_t>(shape.dim)});
     return {array, {array.mutable_data(), type, std::size_t{shape.heads} * shape.dim, shape.dim}};
   }
   if (!py::isinstance<py::array>(out)) throw py::type_error("out must be a numpy array");
   py::array array = py::reinterpret_borrow<py::array>(out);
-  const kvarn_type own_type = type_of(array.dtype(), "out");
+  const kvarn_type own_type = type_of(array, shape, "out");
   check_shape(array, shape, "out");
   const Strides strides = strides_of(array);
   if (!array.writeable() || !strides.usable || !is_apart(array, strides)) {

@@ -1,4 +1,5 @@
-// numpy arrays as the library's rows: [tokens, heads, dim] of float16 or float32, in place where strides allow.
+// numpy arrays as the library's rows: [tokens, heads, dim] of float16, float32 or the bits of bfloat16, in place where
+// strides allow.
 #pragma once
 
 #include <kvarn/kvarn.h>
@@ -15,6 +16,7 @@ struct RowShape {
   std::int64_t tokens;
   std::uint32_t heads;
   std::uint32_t dim;
+  bool bfloat16 = false;  // uint16 is taken for the bits of bfloat16, which numpy has no type for; nothing else is taken
 };
 
 // An array and its place in memory; the array is kept until this goes away.
@@ -30,7 +32,7 @@ struct WriteRows {
 };
 
 // Rows to read from anything that numpy makes an array of. They are copied only if the channels of a head do not lie
-// side by side or strides are negative. Throws TypeError (not float16 or float32) and ValueError (another shape);
+// side by side or strides are negative. Throws TypeError (not a type that the shape takes) and ValueError (another shape);
 // `name` is what the message calls them.
 ReadRows rows_of(const pybind11::object& from, const RowShape& shape, const char* name);
 
@@ -41,7 +43,5 @@ WriteRows rows_for(const pybind11::object& out, const RowShape& shape, kvarn_typ
 // Throws ValueError if the memory spans of the two arrays meet.
 void refuse_overlap(const pybind11::array& out, const pybind11::array& other);
 
-// KVARN_TYPE_F16 or KVARN_TYPE_F32. Throws TypeError for any other dtype.
-kvarn_type type_of(const pybind11::dtype& type, const char* name);
 
 }  // namespace kvarn::python

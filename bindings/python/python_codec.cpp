@@ -27,14 +27,14 @@ class PythonCodec {
   std::uint32_t threads() const { return team_.workers(); }
   double bits_per_value() const { return 8.0 * static_cast<double>(sizes_.record_bytes) / codec_.tokens / codec_.dim; }
 
-  py::array_t<std::uint8_t> encode(const py::object& from) {
-    const ReadRows rows = rows_of(from, {-1, codec_.heads, codec_.dim}, "rows");
+  py::array encode(const py::object& from, const py::object& out, const py::object& dtype) {
+    const ReadRows rows = rows_of(from, {-1, codec_.heads, codec_.dim, is_bfloat16(dtype)}, "rows");
     if (rows.tokens % codec_.tokens != 0 || rows.tokens / codec_.tokens > UINT32_MAX) {
       throw py::value_error("the number of tokens must be a multiple of tile_tokens");
     }
     const kvarn_codec batch = batch_of(rows.tokens / codec_.tokens);
-    py::array_t<std::uint8_t> records(
-        {py::ssize_t{batch.tiles}, py::ssize_t{batch.heads}, static_cast<py::ssize_t>(sizes_.record_bytes)});
+    py::array records = records_for(out, batch.tiles);
+    refuse_overlap(records, rows.array);
     const kvarn_buffer to{records.mutable_data(), static_cast<std::size_t>(records.nbytes())};
     call_alone(mutex_, [&] {
       const kvarn_buffer scratch = scratch_for(sizes_.encode_scratch_bytes);
@@ -43,11 +43,13 @@ class PythonCodec {
     return records;
   }
 
-  py::array decode(const py::object& from, const py::object& out) {
+  py::array decode(const py::object& from, const py::object& out, const py::object& dtype) {
     const py::array records = records_of(from);
     const kvarn_codec batch = batch_of(static_cast<std::size_t>(records.shape(0)));
+    const bool bfloat16 = is_bfloat16(dtype);
     const WriteRows rows =
-        rows_for(out, {std::int64_t{batch.tiles} * batch.tokens, batch.heads, batch.dim}, KVARN_TYPE_F16);
+        rows_for(out, {std::int64_t{batch.tiles} * batch.tokens, batch.heads, batch.dim, bfloat16},
+                 bfloat16 ? KVARN_TYPE_BF16 : KVARN_TYPE_F16);
     refuse_overlap(rows.array, records);
     const kvarn_const_buffer bytes{records.data(), static_cast<std::size_t>(records.nbytes())};
     call_alone(mutex_, [&] {
@@ -69,6 +71,22 @@ class PythonCodec {
     kvarn_codec batch = codec_;
     batch.tiles = static_cast<std::uint32_t>(tiles);
     return batch;
+  }
+
+  static bool is_bfloat16(const py::object& dtype) {
+    if (dtype.is_none()) return false;
+    if (py::isinstance<py::str>(dtype) && dtype.cast<std::string>() == "bfloat16") return true;
+    throw py::value_error("dtype must be 'bfloat16' or left out");
+  }
+
+  // `out`, or new records if it is None.
+  py::array records_for(const py::object& out, std::uint32_t tiles) const {
+    const auto record = static_cast<py::ssize_t>(sizes_.record_bytes);
+    if (out.is_none()) return py::array_t<std::uint8_t>({py::ssize_t{tiles}, py::ssize_t{codec_.heads}, record});
+    if (!py::isinstance<py::array>(out)) throw py::type_error("out must be a numpy array");
+    const py::array records = records_of(out);
+    if (records.is(out) && records.writeable() && records.shape(0) == py::ssize_t{tiles}) return records;
+    throw py::value_error("out must be writable, in C order, and have one record for each head of each tile");
   }
 
   // [tiles, heads, record_bytes] of bytes, side by side.
@@ -124,6 +142,13 @@ CodecOptions options_of(const py::kwargs& given) {
 }  // namespace
 
 void bind_codec(py::module_& module) {
+  const auto checksum_of = [](const py::buffer& from) {
+    const py::buffer_info bytes = from.request();
+    if (PyBuffer_IsContiguous(bytes.view(), 'C') == 0) throw py::value_error("bytes must lie side by side");
+    const py::gil_scoped_release others_run;
+    return kvarn_checksum({bytes.ptr, static_cast<std::size_t>(bytes.size * bytes.itemsize)});
+  };
+  module.def("checksum", checksum_of, "bytes"_a, "XXH3 of bytes, 64 bits.");
   const auto make = [](const std::string& side, std::uint32_t bits, std::uint32_t dim, std::uint32_t heads,
                        const py::kwargs& given) {
     const CodecOptions options = options_of(given);
@@ -138,9 +163,9 @@ void bind_codec(py::module_& module) {
   };
   py::class_<PythonCodec>(module, "Codec", "Tiles of keys or values to records and back.")
       .def(py::init(make), "side"_a, "bits"_a, "dim"_a, "heads"_a = 1)
-      .def("encode", &PythonCodec::encode, "rows"_a,
+      .def("encode", &PythonCodec::encode, "rows"_a, "out"_a = py::none(), "dtype"_a = py::none(),
            "Rows [tiles * tile_tokens, heads, dim] to records [tiles, heads, record_bytes].")
-      .def("decode", &PythonCodec::decode, "records"_a, "out"_a = py::none(),
+      .def("decode", &PythonCodec::decode, "records"_a, "out"_a = py::none(), "dtype"_a = py::none(),
            "Records to rows, float16 or the type of `out`.")
       .def("validate", &PythonCodec::validate, "records"_a,
            "Raises Corrupt if these bytes are not records of this codec.")

@@ -81,6 +81,7 @@ KVARN_API kvarn_status kvarn_kernels_choose(const char* name);
 typedef uint32_t kvarn_type;
 #define KVARN_TYPE_F16 1u /* IEEE 754 binary16, native byte order, aligned to 2 bytes */
 #define KVARN_TYPE_F32 2u /* IEEE 754 binary32, native byte order, aligned to 4 bytes */
+#define KVARN_TYPE_BF16 3u /* the upper half of a binary32, aligned to 2 bytes; only the codec takes it */
 
 /* A number that is one of the KVARN_SIDE_ constants. */
 typedef uint32_t kvarn_side;
@@ -188,8 +189,8 @@ typedef struct kvarn_codec_sizes {
  * size does not fit size_t. */
 KVARN_API kvarn_status kvarn_codec_measure(const kvarn_codec* codec, kvarn_codec_sizes* sizes);
 
-/* Encodes rows [tiles * tokens, heads, dim], F16 or F32. F32 is rounded to half precision first, to nearest even, and
- * beyond +-65504 to +-65504. Writes sizes.records_bytes to `records`; `scratch` is at least encode_scratch_bytes times
+/* Encodes rows [tiles * tokens, heads, dim], F16, F32 or BF16. F32 and BF16 are rounded to half precision first, to
+ * nearest even, and beyond +-65504 to +-65504. Writes sizes.records_bytes to `records`; `scratch` is at least encode_scratch_bytes times
  * the runner's workers. Allocates nothing. The same rows give the same bytes on every machine and with any instruction
  * set. Keys at KVARN_LEVEL_BEST are encoded as at FAST: queries are known to caches alone.
  * KVARN_STATUS_NON_FINITE: a NaN or an infinity in the rows. KVARN_STATUS_OUT_OF_RANGE: rows that no record can hold,
@@ -197,8 +198,8 @@ KVARN_API kvarn_status kvarn_codec_measure(const kvarn_codec* codec, kvarn_codec
 KVARN_API kvarn_status kvarn_codec_encode(const kvarn_codec* codec, const kvarn_const_rows* rows, kvarn_buffer records,
                                           kvarn_buffer scratch, const kvarn_runner* runner);
 
-/* Decodes records to rows [tiles * tokens, heads, dim], F16 or F32, each value rounded to half precision as the format
- * says. `scratch` is at least decode_scratch_bytes times the runner's workers. Allocates nothing. `level` is ignored.
+/* Decodes records to rows [tiles * tokens, heads, dim], F16, F32 or BF16, each value rounded to half precision as the
+ * format says, and for BF16 once more, to nearest even. `scratch` is at least decode_scratch_bytes times the runner's workers. Allocates nothing. `level` is ignored.
  * Defined for any bytes of the right size, and touches none outside; bytes from elsewhere: see kvarn_codec_validate. */
 KVARN_API kvarn_status kvarn_codec_decode(const kvarn_codec* codec, kvarn_const_buffer records, const kvarn_rows* rows,
                                           kvarn_buffer scratch, const kvarn_runner* runner);
@@ -206,6 +207,10 @@ KVARN_API kvarn_status kvarn_codec_decode(const kvarn_codec* codec, kvarn_const_
 /* Whether bytes are records of this batch. KVARN_STATUS_CORRUPT: they are not; decoding them could give values that are
  * not finite. */
 KVARN_API kvarn_status kvarn_codec_validate(const kvarn_codec* codec, kvarn_const_buffer records);
+
+/* The checksum of bytes that leave memory: XXH3, 64 bits, seed 0, as XXH3_64bits() of xxHash 0.8 gives it. Finds damage,
+ * not forgery. Records have none of their own: what holds them keeps it. A null `data` counts as no bytes. */
+KVARN_API uint64_t kvarn_checksum(kvarn_const_buffer bytes);
 
 /* ---------------- the cache */
 

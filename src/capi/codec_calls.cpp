@@ -1,8 +1,10 @@
 // The codec of the C interface: batches of tiles in the caller's memory.
 #include <array>
 #include <atomic>
-#include <cmath>
+#include <bit>
 
+#include "base/bfloat16.hpp"
+#include "base/checksum.hpp"
 #include "capi/call_guard.hpp"
 #include "format/record_check.hpp"
 #include "kernels/kernel_table.hpp"
@@ -63,20 +65,45 @@ std::size_t row_offset(const Batch& batch, const Rows& rows, std::size_t record,
   return (tile * batch.tokens + token) * rows.token_stride + record % batch.heads * rows.head_stride;
 }
 
-// One tile's rows as blocks of 16 tokens. False: an F32 value is not finite.
+// The codec's rows may be of one more type than a cache's.
+template <class Rows>
+bool codec_rows_fit(const Rows* rows) {
+  if (rows == nullptr || rows->type != KVARN_TYPE_BF16) return rows_fit(rows);
+  return rows->data != nullptr && reinterpret_cast<std::uintptr_t>(rows->data) % alignof(Bfloat16Bits) == 0;
+}
+
+bool all_finite(const float* values, std::size_t count) {
+  constexpr std::uint32_t kExponent = 0x7F800000;
+  std::uint32_t bad = 0;  // no early end: so that it runs on vectors
+  for (std::size_t i = 0; i < count; ++i) {
+    bad |= (std::bit_cast<std::uint32_t>(values[i]) & kExponent) == kExponent ? 1u : 0u;
+  }
+  return bad == 0;
+}
+
+// One row as halves: where it is, or rounded to `place`. Null: a value that is not finite.
+const HalfBits* half_row(const kvarn_const_rows& rows, std::size_t at, std::size_t dim, HalfBits* place) {
+  if (rows.type == KVARN_TYPE_F16) return static_cast<const HalfBits*>(rows.data) + at;
+  std::array<float, kMaxRows> widened;
+  const float* floats = static_cast<const float*>(rows.data) + at;
+  if (rows.type == KVARN_TYPE_BF16) {
+    const Bfloat16Bits* from = static_cast<const Bfloat16Bits*>(rows.data) + at;
+    for (std::size_t i = 0; i < dim; ++i) widened[i] = bfloat16_to_float(from[i]);
+    floats = widened.data();
+  }
+  if (!all_finite(floats, dim)) return nullptr;
+  kernels().floats_to_halves(floats, dim, place);
+  return place;
+}
+
+// One tile's rows as blocks of 16 tokens. False: a value is not finite.
 bool gather(const Batch& batch, const kvarn_const_rows& rows, std::size_t record, HalfBits* blocks) {
   const std::uint32_t dim = batch.encoding.dim;
   const HeadBlockLayout layout = batch.encoding.side == Side::kKey ? key_block_layout(dim) : value_block_layout(dim);
   std::array<HalfBits, kMaxRows> rounded;
   for (std::uint32_t token = 0; token < batch.tokens; ++token) {
-    const std::size_t at = row_offset(batch, rows, record, token);
-    const HalfBits* row = static_cast<const HalfBits*>(rows.data) + at;
-    if (rows.type == KVARN_TYPE_F32) {
-      const float* floats = static_cast<const float*>(rows.data) + at;
-      if (!std::all_of(floats, floats + dim, [](float value) { return std::isfinite(value); })) return false;
-      kernels().floats_to_halves(floats, dim, rounded.data());
-      row = rounded.data();
-    }
+    const HalfBits* row = half_row(rows, row_offset(batch, rows, record, token), dim, rounded.data());
+    if (row == nullptr) return false;
     put_channels(layout, row, token % kBlockTokens, blocks + token / kBlockTokens * head_block_values(dim));
   }
   return true;
@@ -96,17 +123,23 @@ Status encode_record(const Batch& batch, const kvarn_const_rows& rows, std::size
 
 void decode_record(const Batch& batch, const std::uint8_t* from, const kvarn_rows& rows, std::size_t record,
                    std::byte* scratch) {
-  const std::uint32_t dim = batch.encoding.dim;
+  const TileEncoding& encoding = batch.encoding;
+  const std::uint32_t dim = encoding.dim;
+  if (rows.type == KVARN_TYPE_F16) {
+    HalfBits* to = static_cast<HalfBits*>(rows.data) + row_offset(batch, rows, record, 0);
+    return decode_tokens(encoding.side, dim, batch.tokens, encoding.bits, from, scratch, to, rows.token_stride);
+  }
   auto* halves = reinterpret_cast<HalfBits*>(scratch + batch.decode_line_bytes());
-  decode_tokens(batch.encoding.side, dim, batch.tokens, batch.encoding.bits, from, scratch, halves, dim);
+  decode_tokens(encoding.side, dim, batch.tokens, encoding.bits, from, scratch, halves, dim);
+  std::array<float, kMaxRows> widened;
   for (std::uint32_t token = 0; token < batch.tokens; ++token) {
     const std::size_t at = row_offset(batch, rows, record, token);
-    const HalfBits* row = halves + std::size_t{token} * dim;
-    if (rows.type == KVARN_TYPE_F16) {
-      std::copy_n(row, dim, static_cast<HalfBits*>(rows.data) + at);
-    } else {
-      kernels().halves_to_floats(row, dim, static_cast<float*>(rows.data) + at);
-    }
+    const bool narrow = rows.type == KVARN_TYPE_BF16;
+    float* floats = narrow ? widened.data() : static_cast<float*>(rows.data) + at;
+    kernels().halves_to_floats(halves + std::size_t{token} * dim, dim, floats);
+    if (!narrow) continue;
+    Bfloat16Bits* to = static_cast<Bfloat16Bits*>(rows.data) + at;
+    for (std::size_t i = 0; i < dim; ++i) to[i] = float_to_bfloat16(floats[i]);
   }
 }
 
@@ -114,7 +147,7 @@ Status encode(const kvarn_codec* codec, const kvarn_const_rows* rows, const kvar
               const kvarn_buffer& scratch, const kvarn_runner* runner) {
   const auto batch = read_batch(codec);
   const auto team = read_runner(runner);
-  if (!batch || !team || !rows_fit(rows) || records.data == nullptr) return Status::kInvalidArgument;
+  if (!batch || !team || !codec_rows_fit(rows) || records.data == nullptr) return Status::kInvalidArgument;
   if (records.bytes != batch->records * batch->record_size()) return Status::kInvalidArgument;
   const std::size_t worker_bytes = batch->encode_worker_bytes();
   if (!scratch_fits(scratch, worker_bytes, *team)) return Status::kInvalidArgument;
@@ -135,7 +168,7 @@ Status decode(const kvarn_codec* codec, const kvarn_const_buffer& records, const
               const kvarn_buffer& scratch, const kvarn_runner* runner) {
   const auto batch = read_batch(codec);
   const auto team = read_runner(runner);
-  if (!batch || !team || !rows_fit(rows) || records.data == nullptr) return Status::kInvalidArgument;
+  if (!batch || !team || !codec_rows_fit(rows) || records.data == nullptr) return Status::kInvalidArgument;
   if (records.bytes != batch->records * batch->record_size()) return Status::kInvalidArgument;
   const std::size_t worker_bytes = batch->decode_worker_bytes();
   if (!scratch_fits(scratch, worker_bytes, *team)) return Status::kInvalidArgument;
@@ -181,4 +214,9 @@ kvarn_status kvarn_codec_decode(const kvarn_codec* codec, kvarn_const_buffer rec
 
 kvarn_status kvarn_codec_validate(const kvarn_codec* codec, kvarn_const_buffer records) {
   return kvarn::capi::to_status(kvarn::capi::validate_records(codec, records));
+}
+
+uint64_t kvarn_checksum(kvarn_const_buffer bytes) {
+  if (bytes.data == nullptr) return kvarn::checksum({});
+  return kvarn::checksum({static_cast<const std::uint8_t*>(bytes.data), bytes.bytes});
 }

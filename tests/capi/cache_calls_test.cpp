@@ -268,6 +268,8 @@ TEST(CacheCalls, NullPointersAndNumbersOutOfRange_AreRefused) {
   kvarn_query query = KVARN_QUERY_INIT;
   EXPECT_EQ(kvarn_step_append(cache.get(), 0, nullptr, &rows, nullptr), bad);
   EXPECT_EQ(kvarn_step_append(cache.get(), 0, &rows, &halves, nullptr), bad);
+  const kvarn_const_rows codec_only{row.data(), KVARN_TYPE_BF16, 0, kDim};
+  EXPECT_EQ(kvarn_step_append(cache.get(), 0, &codec_only, &codec_only, nullptr), bad);
   EXPECT_EQ(kvarn_step_append(cache.get(), 2, &rows, &rows, nullptr), bad);
   EXPECT_EQ(kvarn_step_append(cache.get(), 0, &rows, &rows, nullptr), KVARN_STATUS_OK);
   EXPECT_EQ(kvarn_step_attend(cache.get(), 0, nullptr, &rows, &outputs, nullptr), bad);

@@ -137,6 +137,48 @@ TEST(CodecCalls, DecodedRows_AreAboutTheRows_AndTheSameInBothTypes) {
   EXPECT_EQ(widened, floats);
 }
 
+float widened(uint16_t bfloat16) {
+  const uint32_t bits = uint32_t{bfloat16} << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+TEST(CodecCalls, Bfloat16Rows_GiveTheRecordsOfTheSameNumbers_AndComeBackRounded) {
+  for (const kvarn_side side : {KVARN_SIDE_K, KVARN_SIDE_V}) {
+    kvarn_codec codec = codec_of(side, 8, 32, 48);
+    codec.heads = 2;
+    std::vector<float> rows = normals(32 * 2 * 48, 8);
+    std::vector<uint16_t> upper(rows.size());
+    for (std::size_t at = 0; at < rows.size(); ++at) {
+      uint32_t bits;
+      std::memcpy(&bits, &rows[at], sizeof bits);
+      upper[at] = at == 77 ? 0x4780 : static_cast<uint16_t>(bits >> 16);  // 65536, more than a half can be
+      rows[at] = widened(upper[at]);
+    }
+    const auto records = encode(codec, {upper.data(), KVARN_TYPE_BF16, 96, 48});
+    EXPECT_EQ(records, encode(codec, {rows.data(), KVARN_TYPE_F32, 96, 48}));
+    const auto floats = decode<float>(codec, records, KVARN_TYPE_F32);
+    const auto narrow = decode<uint16_t>(codec, records, KVARN_TYPE_BF16);
+    for (std::size_t at = 0; at < floats.size(); ++at) {
+      const float error = std::abs(widened(narrow[at]) - floats[at]);
+      for (const int step : {-1, 1}) {  // no neighbour is nearer, and of two as near the even one was taken
+        const float other = std::abs(widened(static_cast<uint16_t>(narrow[at] + step)) - floats[at]);
+        ASSERT_FALSE(other < error || (other == error && narrow[at] % 2 == 1)) << at;
+      }
+    }
+  }
+}
+
+TEST(CodecCalls, ChecksumIsXxh3) {  // by xxHash 0.8.1 over the bytes i * 7 + 3
+  std::vector<unsigned char> bytes(5000);
+  for (std::size_t at = 0; at < bytes.size(); ++at) bytes[at] = static_cast<unsigned char>(at * 7 + 3);
+  EXPECT_EQ(kvarn_checksum({bytes.data(), 5000}), 0x799aaddd7339581du);
+  EXPECT_EQ(kvarn_checksum({bytes.data(), 17}), 0x714a04408e79b80fu);
+  EXPECT_EQ(kvarn_checksum({bytes.data(), 0}), 0x2d06800538d394c2u);
+  EXPECT_EQ(kvarn_checksum({nullptr, 0}), 0x2d06800538d394c2u);
+}
+
 void run_on_four(void*, std::size_t items, kvarn_task task, void* arg) {
   std::vector<std::thread> threads;
   for (uint32_t worker = 0; worker < 4; ++worker) {
@@ -166,9 +208,12 @@ TEST(CodecCalls, RowsThatAreNotFinite_AreRefused) {
     rows[100] = bad;
     (void)encode(codec, {rows.data(), KVARN_TYPE_F32, 16, 16}, nullptr, KVARN_STATUS_NON_FINITE);
   }
-  std::vector<uint16_t> halves(256, 0x3C00);
-  halves[255] = 0x7C00;
-  (void)encode(codec, {halves.data(), KVARN_TYPE_F16, 16, 16}, nullptr, KVARN_STATUS_NON_FINITE);
+  for (const kvarn_type type : {KVARN_TYPE_F16, KVARN_TYPE_BF16}) {
+    std::vector<uint16_t> halves(256, 0x3C00);
+    (void)encode(codec, {halves.data(), type, 16, 16});
+    halves[255] = type == KVARN_TYPE_F16 ? 0x7C00 : 0x7F80;
+    (void)encode(codec, {halves.data(), type, 16, 16}, nullptr, KVARN_STATUS_NON_FINITE);
+  }
 }
 
 TEST(CodecCalls, BatchesOutOfRange_AreRefused) {
@@ -208,8 +253,12 @@ TEST(CodecCalls, WrongMemory_IsRefusedUntouched) {
   EXPECT_EQ(status(&good, to, {scratch.data(), scratch.size() - 1}), KVARN_STATUS_INVALID_ARGUMENT);
   const kvarn_const_rows odd{reinterpret_cast<const char*>(rows.data()) + 2, KVARN_TYPE_F32, 16, 16};
   EXPECT_EQ(status(&odd, to, work), KVARN_STATUS_INVALID_ARGUMENT);
-  const kvarn_const_rows untyped{rows.data(), 0, 16, 16};
-  EXPECT_EQ(status(&untyped, to, work), KVARN_STATUS_INVALID_ARGUMENT);
+  for (const kvarn_type type : {0u, 4u}) {
+    const kvarn_const_rows untyped{rows.data(), type, 16, 16};
+    EXPECT_EQ(status(&untyped, to, work), KVARN_STATUS_INVALID_ARGUMENT);
+  }
+  const kvarn_const_rows between{reinterpret_cast<const char*>(rows.data()) + 1, KVARN_TYPE_BF16, 16, 16};
+  EXPECT_EQ(status(&between, to, work), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(records, std::vector<unsigned char>(records.size(), 7));
   EXPECT_EQ(status(&good, to, work), KVARN_STATUS_OK);
 }

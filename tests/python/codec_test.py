@@ -93,6 +93,51 @@ def test_out_is_written_in_place():
     assert np.all(place[:, :, 32:] == 7.0)
 
 
+def test_bfloat16_goes_in_and_comes_out_as_its_bits():
+    codec = kvarn.Codec("v", 8, 48, heads=2)
+    bits = (some_rows(128, 2, 48).view(np.uint32) >> 16).astype(np.uint16)
+    numbers = (bits.astype(np.uint32) << 16).view(np.float32)
+    records = codec.encode(bits, dtype="bfloat16")
+    assert np.array_equal(records, codec.encode(numbers))
+    out = np.zeros(numbers.shape, np.float32)
+    codec.decode(records, out=out)
+    narrow = codec.decode(records, dtype="bfloat16")
+    assert narrow.dtype == np.uint16
+    widened = (narrow.astype(np.uint32) << 16).view(np.float32)
+    assert np.all(np.abs(widened - out) <= np.abs(out) * 2.0**-8)  # half a step of an 8-bit mantissa
+    with pytest.raises(TypeError, match="bfloat16"):
+        codec.encode(numbers, dtype="bfloat16")
+    with pytest.raises(TypeError, match="float16"):
+        codec.encode(bits)
+    with pytest.raises(ValueError, match="dtype"):
+        codec.encode(numbers, dtype="float16")
+
+
+def test_records_are_written_in_place():
+    codec = kvarn.Codec("k", 4, 32, heads=2)
+    rows = some_rows(256, 2, 32)
+    memory = np.full(4 * codec.record_bytes + 3, 9, np.uint8)
+    place = memory[3:].reshape(2, 2, codec.record_bytes)
+    assert codec.encode(rows, out=place) is not None
+    assert np.array_equal(place, codec.encode(rows)) and np.all(memory[:3] == 9)
+    locked = place.copy()
+    locked.flags.writeable = False
+    for out in (locked, place[:1], place.reshape(1, 4, -1), np.asfortranarray(place), memory):
+        with pytest.raises(ValueError):
+            codec.encode(rows, out=out)
+    with pytest.raises(TypeError):
+        codec.encode(rows, out=place.view(np.int8))
+
+
+def test_the_checksum_is_xxh3():
+    data = np.array([at * 7 + 3 & 255 for at in range(5000)], np.uint8)
+    assert kvarn.checksum(data) == 0x799AADDD7339581D  # xxHash 0.8.1
+    assert kvarn.checksum(bytes(data[:17])) == 0x714A04408E79B80F
+    assert kvarn.checksum(data.view(np.uint32)) == kvarn.checksum(data)
+    with pytest.raises(ValueError):
+        kvarn.checksum(data[::2])
+
+
 def test_out_that_cannot_be_written_is_refused():
     codec = kvarn.Codec("k", 4, 32, heads=2)
     records = codec.encode(some_rows(128, 2, 32))

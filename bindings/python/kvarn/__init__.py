@@ -23,6 +23,7 @@ from ._kvarn import (
     SequenceAccount,
     Step,
     __version__,
+    checksum,
     kernels,
 )
 
@@ -44,5 +45,6 @@ __all__ = [
     "SequenceAccount",
     "Step",
     "__version__",
+    "checksum",
     "kernels",
 ]

@@ -5,6 +5,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Buffer
 
 Side = Literal["k", "v"]
 Level = Literal["default", "official", "scaled", "fast", "best"]
@@ -13,6 +14,9 @@ __version__: str
 
 def kernels() -> str:
     """The kernels in use, for example "avx2"."""
+
+def checksum(bytes: Buffer) -> int:
+    """XXH3, 64 bits, of memory that lies side by side: finds damage, not forgery."""
 
 class Error(Exception):
     """A call of the library that failed; it has changed nothing, unless it says otherwise."""
@@ -56,15 +60,22 @@ class Codec:
         level: Level = "default",
         threads: int = 1,
     ) -> None: ...
-    def encode(self, rows: ArrayLike) -> NDArray[np.uint8]:
-        """Rows [tiles * tile_tokens, heads, dim], float16 or float32, to records [tiles, heads, record_bytes].
+    def encode(
+        self, rows: ArrayLike, out: NDArray[np.uint8] | None = None, dtype: Literal["bfloat16"] | None = None
+    ) -> NDArray[np.uint8]:
+        """Rows [tiles * tile_tokens, heads, dim], float16 or float32, to records [tiles, heads, record_bytes], written to `out` or
+        to a new array.
 
-        Rows are read in place if the channels of a head lie side by side and no stride is negative, else copied. float32 is
-        rounded to half precision. Raises NonFinite, and at levels official and scaled OutOfRange.
+        dtype="bfloat16": rows are the bits of bfloat16, as uint16. Rows are read in place if the channels of a head lie side by
+        side and no stride is negative, else copied. float32 and bfloat16 are rounded to half precision. Raises NonFinite, and at
+        levels official and scaled OutOfRange.
         """
 
-    def decode(self, records: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]:
-        """Records to rows [tiles * tile_tokens, heads, dim], written to `out` or to a new array of float16."""
+    def decode(
+        self, records: ArrayLike, out: NDArray[Any] | None = None, dtype: Literal["bfloat16"] | None = None
+    ) -> NDArray[Any]:
+        """Records to rows [tiles * tile_tokens, heads, dim], written to `out` or to a new array of float16.
+        dtype="bfloat16": rows are the bits of bfloat16, as uint16."""
 
     def validate(self, records: ArrayLike) -> None:
         """Raises Corrupt if these bytes, which came from elsewhere, are not records of this codec."""
