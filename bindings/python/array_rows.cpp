@@ -14,8 +14,8 @@ struct Strides {
   std::size_t head = 0;
 };
 
-Strides strides_of(const py::array& array) {
-  const auto size = static_cast<py::ssize_t>(array.itemsize());
+Strides strides_of(const py::array& array, kvarn_type type) {
+  const py::ssize_t size = type == KVARN_TYPE_F32 ? 4 : 2;
   const py::ssize_t token = array.strides(0);
   const py::ssize_t head = array.strides(1);
   const bool aligned = reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(size) == 0;
@@ -65,15 +65,19 @@ const char* code_of(kvarn_type type) {
 
 }  // namespace
 
+py::array new_array(const py::tuple& shape, const char* type) {
+  return py::array::ensure(py::module_::import("numpy").attr("empty")(shape, type));
+}
+
 ReadRows rows_of(const py::object& from, const RowShape& shape, const char* name) {
   py::array array = py::array::ensure(from);
   if (!array) throw py::type_error(std::string(name) + " must be an array of float16 or float32");
   const kvarn_type type = type_of(array, shape, name);
   check_shape(array, shape, name);
-  Strides strides = strides_of(array);
+  Strides strides = strides_of(array, type);
   if (!strides.usable) {
     array = py::array::ensure(array.attr("copy")("C"));
-    strides = strides_of(array);
+    strides = strides_of(array, type);
   }
   const kvarn_const_rows rows{array.data(), type, strides.token, strides.head};
   return {array, rows, static_cast<std::size_t>(array.shape(0))};
@@ -81,16 +85,15 @@ ReadRows rows_of(const py::object& from, const RowShape& shape, const char* name
 
 WriteRows rows_for(const py::object& out, const RowShape& shape, kvarn_type type) {
   if (out.is_none()) {
-    py::array array(py::dtype(code_of(type)),
-                    {static_cast<py::ssize_t>(shape.tokens), static_cast<py::ssize_t>(shape.heads),
-                     static_cast<py::ssize_t>(shape.dim)});
-    return {array, {array.mutable_data(), type, std::size_t{shape.heads} * shape.dim, shape.dim}};
+    const py::array array =
+        new_array(py::make_tuple(shape.tokens, shape.heads, shape.dim), code_of(type));
+    return {array, {const_cast<void*>(array.data()), type, std::size_t{shape.heads} * shape.dim, shape.dim}};
   }
   if (!py::isinstance<py::array>(out)) throw py::type_error("out must be a numpy array");
   py::array array = py::reinterpret_borrow<py::array>(out);
   const kvarn_type own_type = type_of(array, shape, "out");
   check_shape(array, shape, "out");
-  const Strides strides = strides_of(array);
+  const Strides strides = strides_of(array, own_type);
   if (!array.writeable() || !strides.usable || !is_apart(array, strides)) {
     throw py::value_error(
         "out must be writable, with the channels of a head side by side and no two values in one place");

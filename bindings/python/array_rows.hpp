@@ -31,6 +31,12 @@ struct WriteRows {
   kvarn_rows rows;
 };
 
+// Nothing here asks an array or a type for the bytes of a value: where numpy keeps them depends on its version, and the
+// module runs with another than it was built beside.
+
+// A new array in C order of the type with this code of numpy ("e", "f", "H", "B"), content undefined.
+pybind11::array new_array(const pybind11::tuple& shape, const char* type);
+
 // Rows to read from anything that numpy makes an array of. They are copied only if the channels of a head do not lie
 // side by side or strides are negative. Throws TypeError (not a type that the shape takes) and ValueError (another shape);
 // `name` is what the message calls them.

@@ -35,7 +35,7 @@ class PythonCodec {
     const kvarn_codec batch = batch_of(rows.tokens / codec_.tokens);
     py::array records = records_for(out, batch.tiles);
     refuse_overlap(records, rows.array);
-    const kvarn_buffer to{records.mutable_data(), static_cast<std::size_t>(records.nbytes())};
+    const kvarn_buffer to{records.mutable_data(), static_cast<std::size_t>(records.size())};
     call_alone(mutex_, [&] {
       const kvarn_buffer scratch = scratch_for(sizes_.encode_scratch_bytes);
       return kvarn_codec_encode(&batch, &rows.rows, to, scratch, team_.runner());
@@ -51,7 +51,7 @@ class PythonCodec {
         rows_for(out, {std::int64_t{batch.tiles} * batch.tokens, batch.heads, batch.dim, bfloat16},
                  bfloat16 ? KVARN_TYPE_BF16 : KVARN_TYPE_F16);
     refuse_overlap(rows.array, records);
-    const kvarn_const_buffer bytes{records.data(), static_cast<std::size_t>(records.nbytes())};
+    const kvarn_const_buffer bytes{records.data(), static_cast<std::size_t>(records.size())};
     call_alone(mutex_, [&] {
       const kvarn_buffer scratch = scratch_for(sizes_.decode_scratch_bytes);
       return kvarn_codec_decode(&batch, bytes, &rows.rows, scratch, team_.runner());
@@ -62,7 +62,7 @@ class PythonCodec {
   void validate(const py::object& from) {
     const py::array records = records_of(from);
     const kvarn_codec batch = batch_of(static_cast<std::size_t>(records.shape(0)));
-    const kvarn_const_buffer bytes{records.data(), static_cast<std::size_t>(records.nbytes())};
+    const kvarn_const_buffer bytes{records.data(), static_cast<std::size_t>(records.size())};
     call_alone(mutex_, [&] { return kvarn_codec_validate(&batch, bytes); });
   }
 
@@ -82,7 +82,7 @@ class PythonCodec {
   // `out`, or new records if it is None.
   py::array records_for(const py::object& out, std::uint32_t tiles) const {
     const auto record = static_cast<py::ssize_t>(sizes_.record_bytes);
-    if (out.is_none()) return py::array_t<std::uint8_t>({py::ssize_t{tiles}, py::ssize_t{codec_.heads}, record});
+    if (out.is_none()) return new_array(py::make_tuple(tiles, codec_.heads, record), "B");
     if (!py::isinstance<py::array>(out)) throw py::type_error("out must be a numpy array");
     const py::array records = records_of(out);
     if (records.is(out) && records.writeable() && records.shape(0) == py::ssize_t{tiles}) return records;

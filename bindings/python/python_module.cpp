@@ -38,4 +38,7 @@ PYBIND11_MODULE(_kvarn, module) {
   bind_cache(module);
   module.attr("__version__") = kvarn_version_text();
   module.def("kernels", &kvarn_kernels_name, "The kernels in use, as 'avx2'.");
+  module.def(
+      "choose_kernels", [](const std::string& name) { check(kvarn_kernels_choose(name.c_str())); },
+      pybind11::arg("name"), "Uses other kernels from now on, in the whole process.");
 }

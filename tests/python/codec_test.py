@@ -129,6 +129,18 @@ def test_records_are_written_in_place():
         codec.encode(rows, out=place.view(np.int8))
 
 
+def test_kernels_can_be_chosen_and_give_the_same_records():
+    best, codec, rows = kvarn.kernels(), kvarn.Codec("k", 4, 64), some_rows(128, 1, 64)
+    expected = codec.encode(rows)
+    try:
+        kvarn.choose_kernels("baseline" if best != "neon" and "neon_" not in best else "neon")
+        assert kvarn.kernels() in ("baseline", "neon") and np.array_equal(codec.encode(rows), expected)
+        with pytest.raises(kvarn.InvalidArgument):
+            kvarn.choose_kernels("abacus")
+    finally:
+        kvarn.choose_kernels(best)
+
+
 def test_the_checksum_is_xxh3():
     data = np.array([at * 7 + 3 & 255 for at in range(5000)], np.uint8)
     assert kvarn.checksum(data) == 0x799AADDD7339581D  # xxHash 0.8.1

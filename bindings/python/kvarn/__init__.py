@@ -24,6 +24,7 @@ from ._kvarn import (
     Step,
     __version__,
     checksum,
+    choose_kernels,
     kernels,
 )
 
@@ -46,5 +47,6 @@ __all__ = [
     "Step",
     "__version__",
     "checksum",
+    "choose_kernels",
     "kernels",
 ]

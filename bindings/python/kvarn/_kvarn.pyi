@@ -15,6 +15,10 @@ __version__: str
 def kernels() -> str:
     """The kernels in use, for example "avx2"."""
 
+def choose_kernels(name: str) -> None:
+    """Uses other kernels from now on, in the whole process, while no other call runs: for tests and comparisons. Raises
+    InvalidArgument if the processor has none of this name."""
+
 def checksum(bytes: Buffer) -> int:
     """XXH3, 64 bits, of memory that lies side by side: finds damage, not forgery."""
 
