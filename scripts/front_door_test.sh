@@ -186,13 +186,15 @@ run_sanitized_schedule() {
   fi
 }
 
-# run_python_tests TIER: the Python package, as a wheel that is installed into a folder of the build tree, and its tests.
+# run_python_tests TIER: the Python package, as a wheel that is installed into a folder of the build tree, and its tests; then those of
+# what is made of it for engines, without the engines.
 run_python_tests() {
   local log=$cache_dir/logs/python-build.log
   take_lock
   run_step "building the Python package" "$log" build_python_package || explain_failure "building the Python package" "$log"
   release_lock
   PYTHONPATH=$python_build/package run_pytest python "$1"
+  PYTHONPATH=$python_build/package:$KVARN_ROOT/hosts/lmcache run_pytest lmcache "$1"
 }
 
 # With what is on this machine: nothing is downloaded. setup.py keeps what it compiled; setuptools would also keep files of the

@@ -1,0 +1,7 @@
+"""python -m kvarn_lmcache: the command kvarn-lmcache."""
+
+import sys
+
+from .command import main
+
+sys.exit(main())
