@@ -12,6 +12,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -25,7 +26,7 @@ MODEL_BYTES = b"GGUF" + bytes(range(200))
 DRIVER = """
 set -Eeuo pipefail
 KVARN_ROOT=$1; shift
-for part in output pins download engine project exec hosts test bench clean doctor plan serve; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
+for part in output pins download engine project exec hosts test bench clean doctor plan serve vllm; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
 make_cache_dir
 "$@"
 """
@@ -96,7 +97,7 @@ def fixture_shop(env, tmp_path):
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["hosts", "--frobnicate"], ["run", "-n"],
                                        ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["plan", "--frobnicate"],
-                                       ["plan", "--ram"], ["exec"], ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
+                                       ["plan", "--ram"], ["vllm-env", "--frobnicate"], ["exec"], ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
                                        ["bench"], ["bench", "frobnicate"], ["bench", "attention", "--json"]])
 def test_unknown_word_is_named_before_anything_is_built(env, arguments):
     result = kvarn(env, *arguments)
@@ -292,7 +293,7 @@ def test_layers_stay_on_the_device_unless_the_user_says_otherwise(env):
 
 def test_help_names_every_command_and_option_of_the_program(env):
     text = kvarn(env, "help").stdout
-    for command in ("run", "serve", "exec", "plan", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "clean"):
+    for command in ("run", "serve", "exec", "plan", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "vllm-env", "clean"):
         assert f"./kvarn {command}" in text
     source = (ROOT / "apps" / "kvarn" / "main.cpp").read_text()
     names = re.findall(r'add_(?:option|flag)\("(-[^"]+)"', source)  # not the words behind the options
@@ -353,3 +354,36 @@ def test_pins_are_complete():
     for line in pins:
         if line[0] in ("pip", "deb", "model", "host"):
             assert any(re.fullmatch(r"[0-9a-f]{64}", field) for field in line), line
+
+
+def clone_with_packages(tmp_path, lines):
+    """A copy of the front door whose vllm-env installs these packages."""
+    root = tmp_path / "clone"
+    root.mkdir()
+    shutil.copy2(ROOT / "kvarn", root)
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    (root / "hosts" / "vllm").mkdir(parents=True)
+    (root / "hosts" / "vllm" / "environment.txt").write_text("# two packages\n" + "".join(line + "\n" for line in lines))
+    return root
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11) or os.uname().machine != "x86_64", reason="the packages are pinned for another system")
+def test_environment_of_vllm_goes_on_where_it_was_cut_off(env, shop, tmp_path):
+    modules = {"vllm/__init__.py": b"", "vllm/v1/__init__.py": b"", "vllm/v1/attention/__init__.py": b"",
+               "vllm/v1/attention/backends/__init__.py": b"", "vllm/v1/attention/backends/cpu_attn.py": b"import helper\n"}
+    helper = write_wheel(shop["folder"], "helper", {"helper.py": b""})
+    vllm = write_wheel(shop["folder"], "vllm", modules)
+    good = f"vllm==1.0 --hash=sha256:{vllm}"
+    root = clone_with_packages(tmp_path, [f"helper==1.0 --hash=sha256:{helper}", good])
+    (shop["folder"] / "vllm-1.0-py3-none-any.whl").rename(tmp_path / "gone.whl")
+    assert "vllm" in failure_line(kvarn(env, "vllm-env", root=root))
+    folder, = (tmp_path / "cache" / "vllm").iterdir()
+    (folder / "env").mkdir()
+    (folder / "env" / "half").write_text("written")
+    (tmp_path / "gone.whl").rename(shop["folder"] / "vllm-1.0-py3-none-any.whl")
+    (shop["folder"] / "helper-1.0-py3-none-any.whl").unlink()  # what was fetched is not fetched again
+    made = kvarn(env, "vllm-env", root=root)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.strip() == str(folder / "env") and not (folder / "env" / "half").exists()
+    again = kvarn(env, "vllm-env", root=root)
+    assert again.stdout == made.stdout and again.stderr == ""
