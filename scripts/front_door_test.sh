@@ -27,7 +27,11 @@ command_test() {
       test_hosts "${@:2}"
       close_tests
       ;;
-    *) fail "unknown option '$1' for test" "./kvarn test [--long], or ./kvarn test hosts [VERSION...]" ;;
+    engines)
+      test_engines
+      close_tests
+      ;;
+    *) fail "unknown option '$1' for test" "./kvarn test [--long], ./kvarn test hosts [VERSION...], or ./kvarn test engines" ;;
   esac
   prepare_tests
   run_unit_tests "$project_build"
@@ -35,6 +39,7 @@ command_test() {
   [[ $tier == fast ]] || run_sanitized_tests
   [[ $tier == fast ]] || run_thread_sanitized_tests
   run_python_tests "$tier"
+  run_vllm_tests "$tier"
   run_pytest front_door "$tier"
   run_pytest e2e "$tier"
   [[ $tier == fast ]] || test_hosts
@@ -200,11 +205,46 @@ run_python_tests() {
 # With what is on this machine: nothing is downloaded. setup.py keeps what it compiled; setuptools would also keep files of the
 # package that are no more (build/lib.*).
 build_python_package() {
+  rm -rf "$KVARN_ROOT"/build/lib.*
+  build_wheel "$KVARN_ROOT" "$python_build"
+}
+
+# run_vllm_tests TIER: the vLLM plugin without vLLM: its book-keeping against a model of the engine's scheduler, and its compiled part.
+run_vllm_tests() {
+  build_vllm_plugin
+  PYTHONPATH=$vllm_plugin run_pytest vllm "$1"
+}
+
+# build_vllm_plugin: sets vllm_plugin to a folder with the installed package, for PYTHONPATH.
+build_vllm_plugin() {
+  local log=$cache_dir/logs/vllm-build.log
+  vllm_plugin=$KVARN_ROOT/build/vllm/package
+  take_lock
+  run_step "building the vLLM plugin" "$log" build_wheel "$KVARN_ROOT/hosts/vllm" "$KVARN_ROOT/build/vllm" ||
+    explain_failure "building the vLLM plugin" "$log"
+  release_lock
+}
+
+# build_wheel SOURCE FOLDER: a wheel in FOLDER/wheel, installed in FOLDER/package, with what is on this machine.
+build_wheel() {
   local options=(--quiet --disable-pip-version-check --no-index --no-deps --no-cache-dir)
   export CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache} CMAKE_BUILD_PARALLEL_LEVEL=${KVARN_JOBS:-$(nproc)}
-  rm -rf "$python_build" "$KVARN_ROOT"/build/lib.*
-  "$python" -m pip wheel "${options[@]}" --no-build-isolation --wheel-dir "$python_build/wheel" "$KVARN_ROOT" &&
-    "$python" -m pip install "${options[@]}" --root-user-action=ignore --no-compile --target "$python_build/package" "$python_build"/wheel/*.whl
+  rm -rf "$2"
+  "$python" -m pip wheel "${options[@]}" --no-build-isolation --wheel-dir "$2/wheel" "$1" &&
+    "$python" -m pip install "${options[@]}" --root-user-action=ignore --no-compile --target "$2/package" "$2"/wheel/*.whl
+}
+
+# test_engines: the plugins in the real server engines; minutes to run, and about 6 GB of packages before the first run.
+test_engines() {
+  make_cache_dir
+  need_packages "$(test_groups)"
+  need_model smollm2
+  export KVARN_ROOT KVARN_MODEL=$model_path
+  build_vllm_plugin
+  need_vllm_env
+  release_lock
+  export KVARN_VLLM_PYTHON=$vllm_env/bin/python KVARN_VLLM_PLUGIN=$vllm_plugin KVARN_ENGINE_CACHE=$cache_dir/models/engines
+  run_pytest engines long
 }
 
 # run_pytest FOLDER TIER: the Python tests of one folder; the fast tier leaves out what is marked long.

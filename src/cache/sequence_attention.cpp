@@ -3,98 +3,10 @@
 #include <cstring>
 #include <utility>
 
+#include "attention/causal_part.hpp"
 #include "cache/sequence_cache.hpp"
 
 namespace kvarn {
-namespace {
-
-constexpr HalfBits kHidden = 0xFC00;  // minus infinity
-
-// What the queries of one part see of a tile that they do not see whole depends on distance alone: query q sees a row
-// `d` tokens before it if 0 <= d < window. So one line of values serves all: with the columns numbered from the newest
-// row backwards, query q reads it from its own offset q on.
-class DistanceMask {
- public:
-  // queries: the newest of a sequence, which has `total` tokens with them.
-  DistanceMask(std::uint32_t queries, std::uint32_t total, std::uint32_t window, std::uint32_t tile_tokens)
-      : total_(total) {
-    const std::uint64_t seen = window == 0 ? 0 : std::min(window, total);
-    reach_ = std::min<std::uint64_t>(queries + seen, total) + tile_tokens;
-    values_.assign(queries + reach_, kHidden);
-    const std::uint64_t end =
-        window == 0 ? values_.size() : std::min<std::uint64_t>(queries - 1 + seen, values_.size());
-    std::fill(values_.begin() + (queries - 1), values_.begin() + static_cast<std::ptrdiff_t>(end), HalfBits{0});
-    columns_.resize(reach_ + 1);
-    for (std::uint64_t at = 0; at <= reach_; ++at) columns_[at] = static_cast<std::uint32_t>(reach_ - at);
-  }
-
-  const HalfBits* values() const { return values_.data(); }
-  std::uint32_t column_count() const { return static_cast<std::uint32_t>(reach_ + 1); }
-  // The columns of the rows of the tile whose first token has this rank. Tiles too old to be seen in part have none
-  // that mean anything.
-  const std::uint32_t* columns_of(std::uint32_t first_rank) const {
-    const std::uint64_t back = total_ - 1 - first_rank;  // from the newest row
-    return columns_.data() + (back > reach_ ? 0 : reach_ - back);
-  }
-
- private:
-  std::uint64_t total_;
-  std::uint64_t reach_;                 // columns that are ever read are below this
-  std::vector<HalfBits> values_;        // by query + column
-  std::vector<std::uint32_t> columns_;  // descending
-};
-
-// The rank of the oldest row that a query of this rank sees.
-std::uint32_t oldest_seen(std::uint32_t rank, std::uint32_t window) {
-  return window == 0 || rank < window ? 0 : rank - window + 1;
-}
-
-// What the query of this rank sees of the rows of these ranks, [first, end).
-Visibility visibility(std::uint32_t rank, std::uint32_t window, std::uint32_t first, std::uint32_t end) {
-  const std::uint32_t oldest = oldest_seen(rank, window);
-  if (first > rank || end <= oldest) return Visibility::kNone;
-  return end - 1 <= rank && first >= oldest ? Visibility::kAll : Visibility::kSome;
-}
-
-// What the queries of one part need beside themselves: the tiles and how much each query sees of each.
-class PartAttention {
- public:
-  // views: the tiles from number first_tile on; their cells are set here. The queries have the ranks from first_rank
-  // on.
-  PartAttention(std::vector<TileView> views, std::uint32_t first_tile, std::uint32_t first_rank, std::uint32_t queries,
-                std::uint32_t window, std::uint32_t tile_tokens)
-      : views_(std::move(views)), mask_(queries, first_rank + queries, window, tile_tokens) {
-    for (std::uint32_t at = 0; at < views_.size(); ++at) {
-      views_[at].cells = mask_.columns_of((first_tile + at) * tile_tokens);
-    }
-    seen_.reserve(std::size_t{queries} * views_.size());
-    for (std::uint32_t rank = first_rank; rank < first_rank + queries; ++rank) {
-      for (std::uint32_t at = 0; at < views_.size(); ++at) {
-        const std::uint32_t first = (first_tile + at) * tile_tokens;
-        seen_.push_back(visibility(rank, window, first, first + views_[at].used_rows));
-      }
-    }
-  }
-
-  // Everything but the queries and their output.
-  AttentionJob job() const {
-    AttentionJob job;
-    job.tiles = views_;
-    job.visibility = seen_.data();
-    job.mask = mask_.values();
-    job.mask_stride = 1;
-    job.mask_columns = mask_.column_count();
-    return job;
-  }
-
- private:
-  std::vector<TileView> views_;
-  DistanceMask mask_;
-  std::vector<Visibility> seen_;  // [queries, views]
-};
-
-}  // namespace
-
 template <class Value>
 void SequenceCache::write_rows(RowStore& store, const Part& part, std::size_t first_token,
                                const StridedRows<const Value>& rows) {
@@ -215,15 +127,15 @@ void SequenceCache::keep_queries(RowStore& keys, const StridedRows<const float>&
 // The tiles of a part, from this one on, as this layer reads them.
 std::vector<TileView> SequenceCache::list_views(std::uint32_t layer, const Part& part, std::uint32_t first) const {
   const Sequence& sequence = sequences_[part.sequence];
-  const std::uint32_t total = part.first + part.tokens;
   std::vector<TileView> views;
   views.reserve(sequence.tiles.size() - first);
   for (std::uint32_t index = first; index < sequence.tiles.size(); ++index) {
     const TileId tile = sequence.tiles[index];
     const bool sealed = is_sealed(sequence, layer, index);
     const auto view = [&](const RowStore& store) { return sealed ? store.view(tile) : store.exact_view(tile); };
-    views.push_back({view(*layers_[layer].k), view(*layers_[layer].v),
-                     std::min(total - index * tile_tokens(), tile_tokens()), nullptr, false});
+    TileView& added = views.emplace_back();
+    added.k = view(*layers_[layer].k);
+    added.v = view(*layers_[layer].v);
   }
   return views;
 }
@@ -233,15 +145,15 @@ Status SequenceCache::attend(std::uint32_t layer, const QueryParams& params, con
   if (layer >= layer_count()) return Status::kInvalidArgument;
   if (!in_step() || !layers_[layer].appended) return Status::kOutOfOrder;
   keep_queries(*layers_[layer].k, q);
-  std::vector<PartAttention> attentions;
+  std::vector<CausalPart> parts;
+  std::vector<std::vector<TileView>> views;
   std::vector<AttentionJob> jobs;
+  parts.reserve(step_.size());
   std::size_t first_token = 0;
   for (const Part& part : step_) {
-    const std::uint32_t first_tile = oldest_seen(part.first, params.window_tokens) / tile_tokens();
-    const PartAttention& attention = attentions.emplace_back(
-        list_views(layer, part, first_tile), first_tile, part.first, part.tokens, params.window_tokens, tile_tokens());
-    AttentionJob& job = jobs.emplace_back(attention.job());
-    job.queries = part.tokens;
+    const CausalRange range{part.first, part.tokens, params.window_tokens, tile_tokens()};
+    AttentionJob& job = jobs.emplace_back(
+        parts.emplace_back(range).job(views.emplace_back(list_views(layer, part, range.first_tile()))));
     job.q = q.at(first_token, 0);
     job.q_query_stride = q.token_stride;
     job.q_head_stride = q.head_stride;
