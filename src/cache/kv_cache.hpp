@@ -50,14 +50,14 @@ struct AttentionTensors {
   std::size_t out_slice = 0, out_query = 0, out_head = 0;
 };
 
-class KvCache {
+class KvCache final : public SnapshotSource, public SnapshotTarget {
  public:
   // Cells are numbered from 0 in every stream. The configuration must be valid. limit: on exact rows and records, with
   // their slack; may be shared with other caches, must outlive this one; nullptr: none. Sealing may exceed it by the
   // records of one layer at a time, which replace larger rows.
   KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t cells, MemoryLimit* limit = nullptr);
 
-  const CacheConfig& config() const { return config_; }
+  const CacheConfig& config() const override { return config_; }
   std::uint32_t cells() const { return map_.cells(); }
   std::uint32_t stream_count() const { return map_.stream_count(); }
 
@@ -106,27 +106,21 @@ class KvCache {
   // put together when anything else is asked of the cache. kOutOfMemory: rows are lost and read as zeros.
   Status write_state_row(StoreId store, std::uint32_t stream, std::uint32_t cell, const HalfBits* values);
 
-  // How a sequence lies in tiles: the one of these cells, in the order of its tokens. Everything that tile_content()
-  // tells of it stays good until the cache is used for anything else. kInvalidArgument: a cell that is out of range,
-  // not written or given twice. kOutOfMemory: as observe().
-  Result<SequenceLayout> sequence_layout(std::uint32_t stream, std::span<const std::uint32_t> cells);
-  // What one store holds of such a tile. The bytes are the cache's or the buffer's. A tile that also has rows of tokens
-  // outside the sequence (a fork's, or dropped ones whose cells nobody wrote since: drop_cells() tells them) goes as
-  // rows, with zeros for those, and is not sealed again.
-  TileContent tile_content(const SequenceTile& tile, StoreId store, ContentBuffer& buffer) const;
-  // Puts a sequence of another cache, or of a file, into these cells, one for each of its tokens: first its tiles, then
-  // what each store holds of each tile, then the end. Tokens that had the cells before are gone. Nothing of the layout
-  // is taken for granted. kInvalidArgument: it does not fit this cache (stores, tile length, widths, heads) or itself;
-  // nothing was changed then.
-  Status place_sequence(std::uint32_t stream, SequenceLayout& layout, std::span<const std::uint32_t> cells);
-  // kCorrupt: the content is none of this store and tile, or its records are invalid; kOutOfMemory. Records of somebody
-  // else are looked at when they are first attended to.
-  Status fill_tile(const SequenceTile& tile, StoreId store, const TileContent& content);
-  void finish_sequence(std::uint32_t stream, const SequenceLayout& layout);
-  // What is known of the queries up to the end of a tile, for those that share it; nullptr: nothing.
-  std::shared_ptr<const QueryHistory> tile_history(const SequenceTile& tile, StoreId store) const;
-  // True if the tile's records in this store are the bytes they were, and valid, or not in memory of somebody else.
-  bool records_intact(const SequenceTile& tile, StoreId store) const;
+  // The sequence of these cells, in the order of its tokens. kInvalidArgument: also a cell that is out of range, not
+  // written or given twice. kOutOfMemory: as observe().
+  Result<SequenceLayout> sequence_layout(std::uint32_t stream, std::span<const std::uint32_t> cells) override;
+  // A tile that also has rows of tokens outside the sequence (a fork's, or dropped ones whose cells nobody wrote since:
+  // drop_cells() tells them) goes as rows, with zeros for those, and is not sealed again.
+  TileContent tile_content(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                           ContentBuffer& buffer) const override;
+  // Takes a sequence into these cells, one for each of its tokens. Tokens that had the cells before are gone.
+  Status place_sequence(std::uint32_t stream, SequenceLayout& layout, std::span<const std::uint32_t> cells) override;
+  Status fill_tile(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                   const TileContent& content) override;
+  std::shared_ptr<const QueryHistory> tile_history(const SequenceLayout& layout, std::uint32_t tile,
+                                                   std::uint32_t store) const override;
+  Status finish_sequence(const SequenceLayout& layout) override;
+  void abandon_sequence(const SequenceLayout& layout, std::span<const std::uint32_t> cells) override;
   // Drops the tokens of these cells.
   void drop_cells(std::uint32_t stream, std::span<const std::uint32_t> cells);
 

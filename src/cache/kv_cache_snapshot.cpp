@@ -1,15 +1,19 @@
 // The part of KvCache that takes sequences apart and puts them together (snapshot.hpp).
 #include <algorithm>
-#include <cstring>
 
 #include "cache/kv_cache.hpp"
+#include "cache/tile_filling.hpp"
 
 namespace kvarn {
 Result<SequenceLayout> KvCache::sequence_layout(std::uint32_t stream, std::span<const std::uint32_t> cells) {
   if (const Status status = end_transfers(); status != Status::kOk) return status;
   if (stream >= map_.stream_count()) return Status::kInvalidArgument;
   const Stream& source = map_.stream(stream);
-  SequenceLayout layout{config_.tile_tokens, source.windowed, source.window_hits, {}, {}, {}};
+  SequenceLayout layout;
+  layout.tile_tokens = config_.tile_tokens;
+  layout.windowed = source.windowed;
+  layout.window_hits = source.window_hits;
+  layout.stream = stream;
   for (StoreId id = 0; id < stores_.size(); ++id) {
     if (retired_[id]) continue;
     const RowStore& store = stores_[id];
@@ -71,8 +75,10 @@ SequenceTile KvCache::describe_tile(const TileRef& ref, std::vector<std::uint32_
   return saved;
 }
 
-TileContent KvCache::tile_content(const SequenceTile& tile, StoreId id, ContentBuffer& buffer) const {
-  const RowStore& store = stores_[id];
+TileContent KvCache::tile_content(const SequenceLayout& layout, std::uint32_t number, std::uint32_t store_number,
+                                  ContentBuffer& buffer) const {
+  const SequenceTile& tile = layout.tiles[number];
+  const RowStore& store = stores_[layout.store_ids[store_number]];
   TileContent content;
   if (tile.travels_whole) {
     content.history = store.history(tile.id);
@@ -156,6 +162,7 @@ Status KvCache::place_sequence(std::uint32_t stream, SequenceLayout& layout, std
   if (const Status status = end_transfers(); status != Status::kOk) return status;
   if (stream >= map_.stream_count() || !fits_layout(layout, cells)) return Status::kInvalidArgument;
   drop_cells(stream, cells);
+  layout.stream = stream;
   layout.store_ids.clear();
   for (const StoreShape& shape : layout.stores) {
     layout.store_ids.push_back(*store_for(shape));
@@ -184,64 +191,35 @@ void KvCache::place_tile(Stream& stream, SequenceTile& tile, std::span<const std
   placed.ranked = tile.ranked;
 }
 
-Status KvCache::fill_tile(const SequenceTile& tile, StoreId id, const TileContent& content) {
-  RowStore& store = stores_[id];
-  if (content.kind == ContentKind::kRecords) {
-    const bool fits = store.dim() != 0 && content.bytes.size() == store.records_bytes();
-    if (!fits || tile.state == TileState::kOpen) return Status::kCorrupt;
-    if (content.owner != nullptr && content.records_checksum) {
-      store.adopt_foreign(tile.id, content.bytes.data(), *content.records_checksum, content.owner);
-    } else {
-      if (!store.records_valid(content.bytes)) return Status::kCorrupt;
-      std::uint8_t* record = store.allocate_record(RowStore::Claim::kWithinLimit);
-      if (record == nullptr) return Status::kOutOfMemory;
-      std::memcpy(record, content.bytes.data(), content.bytes.size());
-      store.adopt_record(tile.id, record);
-    }
-  } else if (content.kind != ContentKind::kNothing) {
-    if (content.bytes.size() != std::size_t{tile.used()} * store.row_values() * sizeof(HalfBits))
-      return Status::kCorrupt;
-    std::vector<HalfBits> row(store.row_values());
-    for (std::uint32_t at = 0; at < tile.used(); ++at) {
-      if (tile.tokens[at] == SequenceTile::kNone) continue;
-      std::memcpy(row.data(), content.bytes.data() + at * row.size() * sizeof(HalfBits), row.size() * sizeof(HalfBits));
-      if (const Status status = store.write_row(tile.id, at, row.data()); status != Status::kOk) return status;
-    }
-    if (content.kind == ContentKind::kFinalRows) store.keep_exact(tile.id);
-  }
-  if (store.dim() == 0) return Status::kOk;
-  if (content.history != nullptr && config_.keeps_queries()) store.set_history(tile.id, content.history);
-  if (!content.history_bytes.empty() && !store.restore_history(tile.id, content.history_bytes)) return Status::kCorrupt;
-  const bool has_samples = !content.samples.empty();
-  return has_samples && !store.restore_samples(tile.id, content.samples) ? Status::kCorrupt : Status::kOk;
+Status KvCache::fill_tile(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                          const TileContent& content) {
+  return fill_store(stores_[layout.store_ids[store]], layout.tiles[tile], content);
 }
 
-void KvCache::finish_sequence(std::uint32_t stream, const SequenceLayout& layout) {
+Status KvCache::finish_sequence(const SequenceLayout& layout) {
   for (const SequenceTile& tile : layout.tiles) {
     if (tile.state == TileState::kOpen) continue;
     map_.tile(tile.id).state = TileState::kSealing;
     map_.sealing().push_back(tile.id);
   }
   finish_sealing();
-  Stream& target = map_.stream(stream);
+  Stream& target = map_.stream(layout.stream);
   target.windowed = target.windowed || layout.windowed;
   target.window_hits = std::max(target.window_hits, layout.window_hits);
+  return Status::kOk;
 }
 
-std::shared_ptr<const QueryHistory> KvCache::tile_history(const SequenceTile& tile, StoreId store) const {
-  return stores_[store].history(tile.id);
+void KvCache::abandon_sequence(const SequenceLayout& layout, std::span<const std::uint32_t> cells) {
+  drop_cells(layout.stream, cells);
 }
 
-bool KvCache::records_intact(const SequenceTile& tile, StoreId store) const {
-  return !stores_[store].is_unchecked(tile.id) || stores_[store].foreign_is_intact(tile.id);
+std::shared_ptr<const QueryHistory> KvCache::tile_history(const SequenceLayout& layout, std::uint32_t tile,
+                                                          std::uint32_t store) const {
+  return stores_[layout.store_ids[store]].history(layout.tiles[tile].id);
 }
 
 Status KvCache::check_foreign(StoreId k, StoreId v, const BatchMask& mask, const Runner& runner) {
-  struct Unchecked {
-    RowStore* store;
-    TileId tile;
-  };
-  std::vector<Unchecked> unchecked;
+  std::vector<UncheckedTile> unchecked;
   for (const StoreId id : {k, v}) {
     if (!stores_[id].has_unchecked()) continue;
     for (const QueryRun& run : planner_.plan().runs) {
@@ -251,18 +229,7 @@ Status KvCache::check_foreign(StoreId k, StoreId v, const BatchMask& mask, const
       }
     }
   }
-  if (unchecked.empty()) return Status::kOk;
-  std::vector<std::uint8_t> intact(unchecked.size());
-  parallel_for(runner, unchecked.size(), [&](std::size_t item, unsigned) {
-    intact[item] = unchecked[item].store->foreign_is_intact(unchecked[item].tile) ? 1 : 0;
-  });
-  Status status = Status::kOk;
-  for (std::size_t item = 0; item < unchecked.size(); ++item) {
-    if (intact[item] == 0) status = Status::kCorrupt;
-    const bool is_first = unchecked[item].store->is_unchecked(unchecked[item].tile);  // runs may share a tile
-    if (intact[item] != 0 && is_first) unchecked[item].store->mark_checked(unchecked[item].tile);
-  }
-  return status;
+  return check_records(unchecked, runner);
 }
 
 }  // namespace kvarn

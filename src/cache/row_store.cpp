@@ -182,11 +182,12 @@ void RowStore::round_rows(TileId tile, std::byte* scratch) {
   content.kept_exact = true;
 }
 
-void RowStore::adopt_record(TileId tile, std::uint8_t* record) {
+void RowStore::adopt_record(TileId tile, std::uint8_t* record, std::uint32_t bits) {
   TileData& content = data(tile);
   drop_rows(content);
   content.samples.reset();
   content.record = record;
+  content.bits = static_cast<std::uint8_t>(bits);
 }
 
 void RowStore::add_record(TileId tile, std::uint8_t* record, std::uint32_t bits) {
@@ -198,7 +199,7 @@ void RowStore::add_record(TileId tile, std::uint8_t* record, std::uint32_t bits)
 
 void RowStore::drop_record(TileData& content) {
   if (content.foreign != nullptr) {
-    --foreign_;
+    foreign_bytes_ -= records_bytes(content.bits);
     if (!content.foreign->checked) --unchecked_;
     content.foreign.reset();
   } else if (content.record != nullptr) {
@@ -215,21 +216,22 @@ void RowStore::drop_exact_rows(TileId tile) {
   tiles_[tile].samples.reset();
 }
 
-void RowStore::adopt_foreign(TileId tile, const std::uint8_t* records, std::uint64_t checksum,
+void RowStore::adopt_foreign(TileId tile, const std::uint8_t* records, std::uint32_t bits, std::uint64_t checksum,
                              std::shared_ptr<const void> owner) {
   TileData& content = data(tile);
   drop_rows(content);
   content.samples.reset();
-  content.record = records;
   content.foreign = std::make_unique<ForeignRecords>(ForeignRecords{std::move(owner), checksum, false});
-  ++foreign_;
+  content.record = records;
+  content.bits = static_cast<std::uint8_t>(bits);
+  foreign_bytes_ += records_bytes(bits);
   ++unchecked_;
 }
 
 bool RowStore::foreign_is_intact(TileId tile) const {
   const TileData& content = tiles_[tile];
-  const std::span<const std::uint8_t> bytes(content.record, records_bytes());
-  return checksum(bytes) == content.foreign->checksum && records_valid(bytes);
+  const std::span<const std::uint8_t> bytes(content.record, records_bytes(content.bits));
+  return checksum(bytes) == content.foreign->checksum && records_valid(bytes, content.bits);
 }
 
 void RowStore::mark_checked(TileId tile) {
@@ -242,11 +244,11 @@ std::optional<std::uint64_t> RowStore::foreign_checksum(TileId tile) const {
   return tiles_[tile].foreign->checksum;
 }
 
-bool RowStore::records_valid(std::span<const std::uint8_t> bytes) const {
-  if (dim_ == 0 || bytes.size() != records_bytes()) return false;
-  const std::size_t stride = record_bytes(shape());
+bool RowStore::records_valid(std::span<const std::uint8_t> bytes, std::uint32_t bits) const {
+  if (dim_ == 0 || bytes.size() != records_bytes(bits)) return false;
+  const std::size_t stride = record_bytes(shape(bits));
   for (std::size_t at = 0; at < bytes.size(); at += stride) {
-    if (validate_record(shape(), bytes.subspan(at, stride)) != Status::kOk) return false;
+    if (validate_record(shape(bits), bytes.subspan(at, stride)) != Status::kOk) return false;
   }
   return true;
 }
@@ -297,7 +299,7 @@ bool RowStore::restore_history(TileId tile, std::span<const std::uint8_t> bytes)
 }
 
 std::vector<std::uint8_t> RowStore::sample_bytes(TileId tile) const {
-  const QuerySamples* samples = tile < tiles_.size() && !settled(tile) ? tiles_[tile].samples.get() : nullptr;
+  const QuerySamples* samples = tile < tiles_.size() ? tiles_[tile].samples.get() : nullptr;
   return samples == nullptr || samples->count() == 0 ? std::vector<std::uint8_t>{} : samples->pack();
 }
 
@@ -366,9 +368,10 @@ Status RowStore::copy_tile(TileId from, TileId to) {
   target.history = source.history;
   if (source.samples != nullptr) target.samples = std::make_unique<QuerySamples>(*source.samples);
   if (source.foreign != nullptr) {
-    target.record = source.record;
     target.foreign = std::make_unique<ForeignRecords>(*source.foreign);
-    ++foreign_;
+    target.record = source.record;
+    target.bits = source.bits;
+    foreign_bytes_ += records_bytes(source.bits);
     if (!target.foreign->checked) ++unchecked_;
     return Status::kOk;
   }

@@ -62,8 +62,13 @@ class RowStore {
   // Copies rows [0, rows) of a tile to values[row * row_values()].
   void read_rows(TileId tile, std::uint32_t rows, HalfBits* values) const;
 
+  // True if a tile may have records of this width.
+  bool takes_width(std::uint32_t bits) const {
+    return dim_ != 0 && (bits == this->bits() || (bits < width_pools_.size() && width_pools_[bits] != nullptr));
+  }
   // True if these bytes are records of all KV heads of this store, every one of them valid.
-  bool records_valid(std::span<const std::uint8_t> bytes) const;
+  bool records_valid(std::span<const std::uint8_t> bytes) const { return records_valid(bytes, bits()); }
+  bool records_valid(std::span<const std::uint8_t> bytes, std::uint32_t bits) const;
   // Decodes all heads of a tile's records to values[row * row_values()].
   void decode_records(const std::uint8_t* records, HalfBits* values) const;
 
@@ -96,17 +101,18 @@ class RowStore {
   // finite stays as it is. scratch: encode_scratch_bytes().
   void round_rows(TileId tile, std::byte* scratch);
   // Makes `record` the tile's content and frees its exact rows and its samples.
-  void adopt_record(TileId tile, std::uint8_t* record);
+  void adopt_record(TileId tile, std::uint8_t* record) { adopt_record(tile, record, bits()); }
+  void adopt_record(TileId tile, std::uint8_t* record, std::uint32_t bits);
   // The same, but rows and samples stay beside the record for those who still read them, until drop_exact_rows(). Takes
   // the place of a record that was there.
   void add_record(TileId tile, std::uint8_t* record, std::uint32_t bits);
   // Frees the exact rows and the samples of a tile that has a record; of any other tile nothing.
   void drop_exact_rows(TileId tile);
-  // As adopt_record(), for records of width bits() that lie in memory of somebody else (a mapped file): 64-byte
-  // aligned, never written to, there as long as `owner` is. Their checksum and validity are unknown until
-  // check_foreign().
-  void adopt_foreign(TileId tile, const std::uint8_t* records, std::uint64_t checksum,
+  // As adopt_record(), for records that lie in memory of somebody else (a mapped file): 64-byte aligned, never written
+  // to, there as long as `owner` is. Their checksum and validity are unknown until foreign_is_intact().
+  void adopt_foreign(TileId tile, const std::uint8_t* records, std::uint32_t bits, std::uint64_t checksum,
                      std::shared_ptr<const void> owner);
+  bool is_foreign(TileId tile) const { return tile < tiles_.size() && tiles_[tile].foreign != nullptr; }
   bool has_unchecked() const { return unchecked_ > 0; }
   bool is_unchecked(TileId tile) const {
     return tile < tiles_.size() && tiles_[tile].foreign != nullptr && !tiles_[tile].foreign->checked;
@@ -116,7 +122,7 @@ class RowStore {
   void mark_checked(TileId tile);
   // The checksum that adopt_foreign() was told; nothing for any other tile.
   std::optional<std::uint64_t> foreign_checksum(TileId tile) const;
-  std::size_t foreign_bytes() const { return foreign_ == 0 ? 0 : foreign_ * records_bytes(); }
+  std::size_t foreign_bytes() const { return foreign_bytes_; }
 
   // Keeps the query that came with a row if that row is sampled and the tile not settled: q[head * head_stride +
   // channel], un-rotated. Writing the row again forgets it, so that a sample is always of the row as it is now.
@@ -132,11 +138,12 @@ class RowStore {
   // Sets the history from bytes that another cache's history spells; none if they spell none, or if this cache keeps no
   // queries. Shares what another tile has already. False if they spell none although this cache keeps queries.
   bool restore_history(TileId tile, std::span<const std::uint8_t> bytes);
-  // The samples of a tile that is not settled, as they travel through a state save; empty if there are none.
+  // The samples of a tile, as they travel through a state save; empty if there are none.
   std::vector<std::uint8_t> sample_bytes(TileId tile) const;
   // Takes samples from such bytes; nothing happens if they are none of this store, or if it keeps no queries. False if
   // they are none of this store although it keeps queries.
   bool restore_samples(TileId tile, std::span<const std::uint8_t> bytes);
+  bool keeps_queries() const { return config_.keeps_queries(); }
   // Query heads that read this store; 0: not told.
   std::uint32_t query_heads() const { return dim_ == 0 ? 0 : row_values_ / dim_ * group_; }
   QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_, query_period_}; }
@@ -218,7 +225,7 @@ class RowStore {
   SlabPool* blocks_;
   SlabPool* records_ = nullptr;
   std::array<SlabPool*, 9> width_pools_{};  // by code width, of those that bits() is not
-  std::size_t foreign_ = 0;                 // tiles with records of somebody else
+  std::size_t foreign_bytes_ = 0;           // of records of somebody else
   std::size_t unchecked_ = 0;               // of them not checked yet
   std::vector<TileData> tiles_;
   std::unordered_map<const HalfBits*, std::uint32_t> sharers_;  // of blocks in several tiles: tiles beyond the first

@@ -5,6 +5,7 @@
 
 #include "attention/causal_part.hpp"
 #include "cache/sequence_cache.hpp"
+#include "cache/tile_filling.hpp"
 
 namespace kvarn {
 template <class Value>
@@ -140,10 +141,26 @@ std::vector<TileView> SequenceCache::list_views(std::uint32_t layer, const Part&
   return views;
 }
 
+Status SequenceCache::check_foreign(std::uint32_t layer, std::uint32_t window_tokens, const Runner& runner) {
+  std::vector<UncheckedTile> unchecked;
+  for (RowStore* store : {layers_[layer].k, layers_[layer].v}) {
+    if (!store->has_unchecked()) continue;
+    for (const Part& part : step_) {
+      const Sequence& sequence = sequences_[part.sequence];
+      const std::uint32_t first = std::max(first_sealed_, oldest_seen(part.first, window_tokens) / tile_tokens());
+      for (std::uint32_t index = first; index < sequence.sealed_end[layer]; ++index) {
+        if (store->is_unchecked(sequence.tiles[index])) unchecked.push_back({store, sequence.tiles[index]});
+      }
+    }
+  }
+  return check_records(unchecked, runner);
+}
+
 Status SequenceCache::attend(std::uint32_t layer, const QueryParams& params, const StridedRows<const float>& q,
                              const StridedRows<float>& out, const Runner& runner) {
   if (layer >= layer_count()) return Status::kInvalidArgument;
   if (!in_step() || !layers_[layer].appended) return Status::kOutOfOrder;
+  if (const Status status = check_foreign(layer, params.window_tokens, runner); status != Status::kOk) return status;
   keep_queries(*layers_[layer].k, q);
   std::vector<CausalPart> parts;
   std::vector<std::vector<TileView>> views;
@@ -170,12 +187,17 @@ Status SequenceCache::attend(std::uint32_t layer, const QueryParams& params, con
   return Status::kOk;
 }
 
-void SequenceCache::read_tile(const RowStore& store, TileId tile, bool sealed, std::vector<HalfBits>& rows) const {
+Status SequenceCache::read_tile(const RowStore& store, TileId tile, bool sealed, std::vector<HalfBits>& rows) const {
   rows.resize(std::size_t{tile_tokens()} * store.row_values());
-  if (sealed && store.sealed(tile)) return store.read_rows(tile, tile_tokens(), rows.data());
+  if (sealed && store.sealed(tile)) {
+    if (store.is_unchecked(tile) && !store.foreign_is_intact(tile)) return Status::kCorrupt;
+    store.read_rows(tile, tile_tokens(), rows.data());
+    return Status::kOk;
+  }
   for (std::uint32_t row = 0; row < tile_tokens(); ++row) {
     store.read_exact_row(tile, row, rows.data() + std::size_t{row} * store.row_values());
   }
+  return Status::kOk;
 }
 
 Status SequenceCache::read_rows(SequenceId id, std::uint32_t layer, Side side, std::uint32_t first, std::uint32_t count,
@@ -188,7 +210,9 @@ Status SequenceCache::read_rows(SequenceId id, std::uint32_t layer, Side side, s
   for (std::uint32_t rank = first; rank < first + count; ++rank) {
     const std::uint32_t index = rank / tile_tokens();
     if (rank == first || rank % tile_tokens() == 0) {
-      read_tile(store, sequence.tiles[index], is_sealed(sequence, layer, index), tile_rows);
+      const bool sealed = is_sealed(sequence, layer, index);
+      const Status status = read_tile(store, sequence.tiles[index], sealed, tile_rows);
+      if (status != Status::kOk) return status;
     }
     const HalfBits* row = tile_rows.data() + std::size_t{rank % tile_tokens()} * store.row_values();
     for (std::uint32_t head = 0; head < store.row_values() / store.dim(); ++head) {

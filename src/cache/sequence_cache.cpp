@@ -118,8 +118,7 @@ Status SequenceCache::copy_rows(const Sequence& sequence, std::uint32_t index, T
         store->share_rows(from, to, rows);
         continue;
       }
-      values.resize(std::size_t{tile_tokens()} * store->row_values());
-      store->read_rows(from, tile_tokens(), values.data());
+      if (const Status status = read_tile(*store, from, true, values); status != Status::kOk) return status;
       for (std::uint32_t row = 0; row < rows; ++row) {
         const HalfBits* from_row = values.data() + std::size_t{row} * store->row_values();
         if (const Status status = store->write_row(to, row, from_row); status != Status::kOk) return status;
@@ -300,6 +299,7 @@ SequencesAccount SequenceCache::account() const {
     }
   }
   for (const std::uint32_t held : rows) account.stored_tokens += held;
+  for (const RowStore& store : stores_) account.mapped_bytes += store.foreign_bytes();
   account.scratch_bytes = attention_scratch_.bytes() + seal_scratch_.bytes();
   account.f16_bytes = token_bytes * account.tokens;
   return account;
@@ -324,7 +324,8 @@ SequenceAccount SequenceCache::account(SequenceId id) const {
         const bool is_alone = tiles_[tile].sequences == 1;
         const bool reads_record = is_sealed(sequence, layer, index) && store->sealed(tile);
         const RowStore::RowBytes rows = store->exact_bytes(tile);
-        const std::uint64_t records = store->sealed(tile) ? store->records_bytes(store->bits_of(tile)) : 0;
+        const bool has_records = store->sealed(tile) && !store->is_foreign(tile);
+        const std::uint64_t records = has_records ? store->records_bytes(store->bits_of(tile)) : 0;
         const std::uint64_t queries = store->query_bytes_of(tile, counted);
         if (store->history(tile) != nullptr) counted = store->history(tile).get();
         account.held_bytes += (reads_record ? records : rows.all) + queries;

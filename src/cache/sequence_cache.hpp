@@ -18,6 +18,7 @@
 #include "base/runner.hpp"
 #include "cache/cache_config.hpp"
 #include "cache/row_store.hpp"
+#include "cache/snapshot.hpp"
 #include "cache/tile_sealing.hpp"
 
 namespace kvarn {
@@ -62,7 +63,7 @@ struct QueryParams {
 struct SequenceAccount {
   std::uint64_t tokens = 0;
   std::uint64_t sealed_tokens = 0;  // in tiles that are sealed in every layer
-  std::uint64_t held_bytes = 0;     // records, rows and what is kept of queries
+  std::uint64_t held_bytes = 0;     // records, rows and what is kept of queries; not records of somebody else
   std::uint64_t own_bytes = 0;      // of these, what no other sequence shares: dropping the sequence gives it back
   std::uint64_t f16_bytes = 0;      // the same tokens as half-precision rows
 };
@@ -77,7 +78,8 @@ struct SequencesAccount {
   std::uint64_t query_bytes = 0;  // samples of queries and their moments
   std::uint64_t list_bytes = 0;   // which tile is where
   std::uint64_t scratch_bytes = 0;
-  std::uint64_t f16_bytes = 0;  // all sequences as half-precision rows, nothing shared
+  std::uint64_t f16_bytes = 0;     // all sequences as half-precision rows, nothing shared
+  std::uint64_t mapped_bytes = 0;  // records that lie in memory of somebody else; not in held_bytes()
   std::uint64_t held_bytes() const { return record_bytes + row_bytes + slack_bytes + query_bytes + list_bytes; }
 };
 
@@ -89,14 +91,14 @@ struct ShrinkGoal {
 inline constexpr std::uint32_t kLadder[] = {8, 4, 2};
 
 // Not thread safe: one caller at a time; the caller's runner does the parallel work inside.
-class SequenceCache {
+class SequenceCache final : public SnapshotSource, public SnapshotTarget {
  public:
   // kInvalidArgument: a configuration or a shape out of range, a baseline format, seals_own_rows. All memory for rows
   // and records comes from the allocator, in slabs of about 256 KiB; small lists come from the heap.
   static Result<std::unique_ptr<SequenceCache>> create(const CacheConfig& config, std::span<const HeadCounts> layers,
                                                        const SequenceLimits& limits, const Allocator& allocator = {});
 
-  const CacheConfig& config() const { return config_; }
+  const CacheConfig& config() const override { return config_; }
   const SequenceLimits& limits() const { return limits_; }
   std::uint32_t layer_count() const { return static_cast<std::uint32_t>(layers_.size()); }
   const HeadCounts& layer(std::uint32_t layer) const { return layers_[layer].heads; }
@@ -108,7 +110,8 @@ class SequenceCache {
   // A step: begin, then for every layer append and attend, then commit. Tokens of a step are numbered from 0, part by
   // part. begin takes all memory that the rows need. Each sequence at most once.
   // kOutOfOrder: a step is at hand; kInvalidArgument: no parts, no tokens, a sequence out of range or named twice;
-  // kFull: more tokens than a sequence may have; kOutOfMemory. Nothing has changed then.
+  // kFull: more tokens than a sequence may have; kOutOfMemory; kCorrupt: the step goes on inside a tile whose records
+  // are of somebody else and damaged. Nothing has changed then.
   Status begin(std::span<const StepPart> parts);
   // Writes the rows of all tokens of the step, [step_tokens, kv_heads, dim], and seals what is due in this layer.
   // Floats are rounded to nearest even and saturate at +-65504. Writing them again replaces them. kOutOfOrder: no step
@@ -117,7 +120,8 @@ class SequenceCache {
   Status append(std::uint32_t layer, const StridedRows<const Value>& k, const StridedRows<const Value>& v,
                 const Runner& runner);
   // Attention of all tokens of the step: q [step_tokens, heads, dim_k], out [step_tokens, heads, dim_v].
-  // kOutOfOrder: no step is at hand or the layer's rows were not appended; kInvalidArgument: layer.
+  // kOutOfOrder: no step is at hand or the layer's rows were not appended; kInvalidArgument: layer; kCorrupt: records
+  // of somebody else that are needed are damaged, and nothing was computed.
   Status attend(std::uint32_t layer, const QueryParams& params, const StridedRows<const float>& q,
                 const StridedRows<float>& out, const Runner& runner);
   // The step's tokens belong to their sequences from now on. kOutOfOrder: no step, or a layer without rows.
@@ -139,15 +143,33 @@ class SequenceCache {
   // Makes old tiles of the chosen sequences smaller until rows, records and their slack take no more than goal.bytes:
   // first to 8 bits a code, then to 4, then to 2, and on each step the oldest tiles first, in the order of `chosen`.
   // Where rows stay exact by configuration, tiles behind the tail are sealed for it. A tile that a sequence shares
-  // which is not chosen, and one that is not sealed in all layers yet, stays as it is. The same calls on the same
+  // which is not chosen, one that is not sealed in all layers yet, and one whose records are of somebody else stays as
+  // it is. The same calls on the same
   // sequences give the same bytes. Takes the memory of one layer's rows of a tile beyond the limit at a time. kFull:
   // that is not enough; kOutOfMemory: the system refuses. What was done by then stays. kOutOfOrder: during a step.
   Status shrink(std::span<const SequenceId> chosen, const ShrinkGoal& goal, const Runner& runner);
 
   // Copies rows [first, first + count) of one side of a layer, as half-precision values: what was written, or what the
-  // record stands for. rows: [count, kv_heads, dim]. May be called during a step, for tokens before it.
+  // record stands for. rows: [count, kv_heads, dim]. May be called during a step, for tokens before it. kCorrupt:
+  // records of somebody else are damaged.
   Status read_rows(SequenceId sequence, std::uint32_t layer, Side side, std::uint32_t first, std::uint32_t count,
                    const StridedRows<HalfBits>& rows) const;
+
+  // A sequence taken apart and put together (snapshot.hpp); the number of its cells is that of its tokens. It goes on
+  // with the same bytes wherever it lands. A sequence that was cut inside a sealed tile carries the rows that are left
+  // of it as values, which is how it would go on here too. A target must be empty, and lies as all sequences here do:
+  // tile i holds the tokens from i*T on, those of the sink and behind the last one that is sealed are exact. No call of
+  // these during a step.
+  Result<SequenceLayout> sequence_layout(SequenceId sequence, std::span<const std::uint32_t> cells) override;
+  TileContent tile_content(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                           ContentBuffer& buffer) const override;
+  Status place_sequence(SequenceId sequence, SequenceLayout& layout, std::span<const std::uint32_t> cells) override;
+  Status fill_tile(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                   const TileContent& content) override;
+  std::shared_ptr<const QueryHistory> tile_history(const SequenceLayout& layout, std::uint32_t tile,
+                                                   std::uint32_t store) const override;
+  Status finish_sequence(const SequenceLayout& layout) override;
+  void abandon_sequence(const SequenceLayout& layout, std::span<const std::uint32_t> cells) override;
 
   SequencesAccount account() const;
   // The sequence must be in range.
@@ -221,7 +243,15 @@ class SequenceCache {
   void write_rows(RowStore& store, const Part& part, std::size_t first_token, const StridedRows<const Value>& rows);
   void keep_queries(RowStore& keys, const StridedRows<const float>& q);
   std::vector<TileView> list_views(std::uint32_t layer, const Part& part, std::uint32_t first) const;
-  void read_tile(const RowStore& store, TileId tile, bool sealed, std::vector<HalfBits>& rows) const;
+  // Looks at records of somebody else that a layer of the step at hand is the first to read.
+  Status check_foreign(std::uint32_t layer, std::uint32_t window_tokens, const Runner& runner);
+  Status read_tile(const RowStore& store, TileId tile, bool sealed, std::vector<HalfBits>& rows) const;
+
+  SequenceTile describe_tile(const Sequence& sequence, std::uint32_t index) const;
+  // By store of the layout the number of the own store that takes it; nothing if there is none that can, or not for
+  // each.
+  std::vector<std::uint32_t> stores_for(const SequenceLayout& layout) const;
+  bool lies_in_order(const SequenceLayout& layout, std::size_t tokens) const;
 
   CacheConfig config_;
   SequenceLimits limits_;

@@ -5,8 +5,9 @@
 
 namespace kvarn {
 
-// Whether every sequence that lists the tile at `index` is chosen and reads it as it will be read afterwards: from
-// records in all layers, or, where nothing is sealed by itself, from rows that are full and behind the tail.
+// Whether the tile's bytes are the cache's own, and every sequence that lists the tile at `index` is chosen and reads
+// it as it will be read afterwards: from records in all layers, or, where nothing is sealed by itself, from rows that
+// are full and behind the tail.
 bool SequenceCache::may_lower(std::span<const SequenceId> chosen, std::uint32_t index, TileId tile) const {
   std::uint32_t sharers = 0;
   for (const SequenceId id : chosen) {
@@ -20,9 +21,11 @@ bool SequenceCache::may_lower(std::span<const SequenceId> chosen, std::uint32_t 
       if (index >= sealed_end && !seals_now) return false;
     }
   }
+  const bool is_foreign =
+      std::any_of(stores_.begin(), stores_.end(), [&](const RowStore& store) { return store.is_foreign(tile); });
   const auto& exact = tiles_[tile].exact;
   const bool has_readers = std::any_of(exact.begin(), exact.end(), [](std::uint32_t count) { return count != 0; });
-  return sharers == tiles_[tile].sequences && (config_.exact || !has_readers);
+  return !is_foreign && sharers == tiles_[tile].sequences && (config_.exact || !has_readers);
 }
 
 // Makes the rows of a sealed tile exact rows of another one, for its next record.

@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "base/result.hpp"
+#include "cache/cache_config.hpp"
 #include "cache/cell_map.hpp"
 #include "cache/query_history.hpp"
 
@@ -48,8 +50,10 @@ struct SequenceLayout {
   bool windowed = false;  // of the stream: a sliding window recycles its cells
   std::uint32_t window_hits = 0;
   std::vector<StoreShape> stores;
-  std::vector<SequenceTile> tiles;       // by number, in the order of their ranks
-  std::vector<std::uint32_t> store_ids;  // [stores] in the cache at hand
+  std::vector<SequenceTile> tiles;  // by number, in the order of their ranks
+  // In the cache at hand:
+  std::uint32_t stream = 0;              // or the sequence, in a cache that numbers those
+  std::vector<std::uint32_t> store_ids;  // [stores]
 };
 
 // True if every tile and store of a layout can be one: ranks, rows and parents within their bounds, heads that divide
@@ -67,6 +71,7 @@ enum class ContentKind : std::uint32_t {
 struct TileContent {
   ContentKind kind = ContentKind::kNothing;
   std::span<const std::uint8_t> bytes;
+  std::uint32_t bits = 0;                         // of the records; 0: those of the store
   std::shared_ptr<const QueryHistory> history;    // of the queries up to the end of the tile, where the tile has one
   std::span<const std::uint8_t> history_bytes;    // on the way into a cache: what that history spells
   std::span<const std::uint8_t> samples;          // of the queries of an open tile
@@ -78,6 +83,48 @@ struct TileContent {
 struct ContentBuffer {
   std::vector<HalfBits> rows;
   std::vector<std::uint8_t> samples;
+};
+
+// A cache whose sequences can be taken apart. Tiles and stores go by their place in the layout.
+class SnapshotSource {
+ public:
+  virtual const CacheConfig& config() const = 0;
+  // How a sequence lies in tiles. cells: of its tokens, in their order; a cache without cells looks at their number
+  // alone. Everything that tile_content() tells of it stays good until the cache is used for anything else.
+  // kInvalidArgument: there is no such sequence; kOutOfOrder, kOutOfMemory: the state of the cache does not allow it;
+  // kCorrupt: records of somebody else that had to be read are damaged.
+  virtual Result<SequenceLayout> sequence_layout(std::uint32_t stream, std::span<const std::uint32_t> cells) = 0;
+  // What one store holds of one tile. The bytes are the cache's or the buffer's.
+  virtual TileContent tile_content(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                                   ContentBuffer& buffer) const = 0;
+
+ protected:
+  ~SnapshotSource() = default;
+};
+
+// A cache that takes sequences of another one, or of a file: first how one lies in tiles, then what each store holds of
+// each tile, then the end. Nothing of a layout or a content is taken for granted.
+class SnapshotTarget {
+ public:
+  // Makes room and fills in the layout's numbers in the cache at hand. kInvalidArgument: it does not fit this cache
+  // (stores, tile length, widths, heads) or itself; kOutOfOrder; kFull: more tokens than the cache has room for.
+  // Nothing was changed then.
+  virtual Status place_sequence(std::uint32_t stream, SequenceLayout& layout, std::span<const std::uint32_t> cells) = 0;
+  // kCorrupt: the content is none of this store and tile, or its records are invalid; kInvalidArgument: records of a
+  // width that this cache does not take; kOutOfMemory. Records of somebody else are looked at when they are first
+  // attended to.
+  virtual Status fill_tile(const SequenceLayout& layout, std::uint32_t tile, std::uint32_t store,
+                           const TileContent& content) = 0;
+  // What is known of the queries up to the end of a tile, for those that share it; nullptr: nothing.
+  virtual std::shared_ptr<const QueryHistory> tile_history(const SequenceLayout& layout, std::uint32_t tile,
+                                                           std::uint32_t store) const = 0;
+  // kInvalidArgument: the whole does not fit this cache.
+  virtual Status finish_sequence(const SequenceLayout& layout) = 0;
+  // Instead of the end: nothing of the sequence stays.
+  virtual void abandon_sequence(const SequenceLayout& layout, std::span<const std::uint32_t> cells) = 0;
+
+ protected:
+  ~SnapshotTarget() = default;
 };
 
 }  // namespace kvarn

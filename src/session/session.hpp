@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/runner.hpp"
-#include "cache/kv_cache.hpp"
+#include "cache/snapshot.hpp"
 #include "session/session_bytes.hpp"
 #include "session/session_index.hpp"
 #include "session/session_status.hpp"
@@ -21,14 +21,14 @@ namespace kvarn {
 struct SessionToken {
   std::uint32_t id = 0;
   std::int32_t position = 0;
-  std::uint32_t cell = 0;
+  std::uint32_t cell = 0;  // not looked at by caches that have none
 };
 
 // One sequence of one cache. An engine that keeps several caches for a model (one of them for sliding windows, say)
 // saves the sequence of each as a part. A session holds at most 64.
 struct SessionPart {
-  KvCache* cache = nullptr;
-  std::uint32_t stream = 0;
+  SnapshotSource* cache = nullptr;
+  std::uint32_t stream = 0;  // or the sequence, in a cache that numbers those
   std::span<const SessionToken> tokens;
 };
 
@@ -55,8 +55,8 @@ struct SaveReport {
 // Saves to a file: appends to a session that is there, writes a new one if there is none, or if more than half of the
 // file would be out of date. Whatever happens, the file holds the previous save or this one, whole. Caches whose
 // sequences were loaded from this very file stay good. Other sequences in the file's newest save are forgotten.
-// Errors: kInvalidArgument, kOutOfMemory; those of opening the session that is there (it is left alone, but for
-// kNoCommit); kBusy, kWriteFailed, kNoSpace.
+// Errors: kInvalidArgument, kOutOfMemory, kDamagedRecord (of a mapped session that the sequence was loaded from); those
+// of opening the session that is there (it is left alone, but for kNoCommit); kBusy, kWriteFailed, kNoSpace.
 SessionResult<SaveReport> save_session(const char* path, const SessionContent& content,
                                        const SaveOptions& options = {});
 
@@ -88,6 +88,7 @@ class Session {
   static SessionResult<Session> receive(const ByteSource& source, std::uint64_t max_bytes);
 
   const SessionIndex& index() const { return index_; }
+  std::uint32_t version() const { return version_; }  // of the file's format
   std::uint64_t file_bytes() const { return bytes_->bytes().size(); }
   std::uint64_t end() const { return end_; }  // of the newest whole commit; what follows is of a save that broke off
   std::uint64_t live_bytes() const { return live_bytes_; }
@@ -105,20 +106,23 @@ class Session {
     kMapped,  // left where they are, for as long as a tile of any cache needs them; checked when first attended to
   };
   // Puts the sequence of a part into cells of a cache: one for each of its tokens(). The cache goes on with the same
-  // bytes as the one that was saved, if it is configured alike; sink, tail and level may differ. On an error the cache
-  // holds nothing of it. kOtherShape, kTooFewCells, kDamagedTile and the other kinds of damage, kOutOfMemory.
-  SessionStatus load(std::uint32_t part, KvCache& cache, std::uint32_t stream, std::span<const std::uint32_t> cells,
-                     Records records) const;
+  // bytes as the one that was saved, if it is configured alike; tail and level may differ, and the sink too where a
+  // cache has cells. On an error the cache holds nothing of it. kOtherShape, kTooFewCells, kDamagedTile and the other
+  // kinds of damage, kOutOfMemory; kInvalidArgument: the part, or a cache in the middle of a step.
+  SessionStatus load(std::uint32_t part, SnapshotTarget& cache, std::uint32_t stream,
+                     std::span<const std::uint32_t> cells, Records records) const;
   // Checks every byte that load() and attention would ever use.
   SessionStatus verify() const;
 
  private:
   Session(std::shared_ptr<const SessionBytes> bytes, SessionIndex index)
       : bytes_(std::move(bytes)), index_(std::move(index)) {}
-  SessionStatus fill(const SessionTile& tile, const SequenceLayout& layout, KvCache& cache, Records records) const;
+  SessionStatus fill(const SessionTile& tile, const SequenceLayout& layout, SnapshotTarget& cache,
+                     Records records) const;
 
   std::shared_ptr<const SessionBytes> bytes_;
   SessionIndex index_;
+  std::uint32_t version_ = kSessionVersion;
   std::uint64_t end_ = 0;
   std::uint64_t live_bytes_ = 0;
   std::uint64_t index_bytes_ = 0;

@@ -31,7 +31,7 @@ SessionStatus check_header(std::span<const std::uint8_t> bytes) {
   if (!begins) return SessionStatus::kNotASession;
   if (bytes.size() < sizeof(SessionHeader)) return SessionStatus::kDamagedHeader;
   const auto header = pod_at<SessionHeader>(bytes, 0);
-  if (header.version != kSessionVersion) return SessionStatus::kUnknownVersion;
+  if (!known_version(header.version)) return SessionStatus::kUnknownVersion;
   const bool intact = checksum(bytes.first(offsetof(SessionHeader, checksum))) == header.checksum;
   return intact && header.header_bytes == sizeof(header) ? SessionStatus::kOk : SessionStatus::kDamagedHeader;
 }
@@ -79,7 +79,10 @@ SessionResult<Session> Session::open(std::shared_ptr<const SessionBytes> shared)
   auto index = read_index(bytes.subspan(found.index_offset, found.index_bytes), found.index_offset);
   if (!index.ok()) return index.status();
   if (index.value().commit != found.commit) return SessionStatus::kDamagedIndex;
+  const std::uint32_t version = pod_at<SessionHeader>(bytes, 0).version;
+  for (SessionPartIndex& part : index.value().parts) part.mixed_widths = version == kMixedWidthsVersion;
   Session session(std::move(shared), std::move(index.value()));
+  session.version_ = version;
   session.end_ = found.offset + sizeof(SessionTrailer);
   session.live_bytes_ = found.live_bytes;
   session.index_bytes_ = found.index_bytes;

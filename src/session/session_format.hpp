@@ -1,5 +1,5 @@
-// The bytes of a session file, format version 1: docs/format/session.md is the contract. Plain structs, little-endian,
-// without padding. Knows bytes only.
+// The bytes of a session file, format versions 1 and 2: docs/format/session.md is the contract. Plain structs,
+// little-endian, without padding. Knows bytes only.
 //
 //   file   = header | commit | commit | ...
 //   commit = tiles that are new | index | trailer        every piece begins at a multiple of 64 bytes
@@ -15,6 +15,11 @@ namespace kvarn {
 
 inline constexpr std::uint64_t kSessionAlign = 64;
 inline constexpr std::uint32_t kSessionVersion = 1;
+// The same, but records may have other code widths than their store. Written only where some have.
+inline constexpr std::uint32_t kMixedWidthsVersion = 2;
+constexpr bool known_version(std::uint32_t version) {
+  return version == kSessionVersion || version == kMixedWidthsVersion;
+}
 // A carriage return and a line feed: a transfer that takes the file for text is noticed at once.
 inline constexpr std::uint8_t kSessionMagic[8] = {'K', 'V', 'A', 'R', 'N', '\r', '\n', 0x1A};
 inline constexpr std::uint8_t kTrailerMagic[8] = {'K', 'V', 'A', 'R', 'N', 'E', 'N', 'D'};

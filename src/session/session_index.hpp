@@ -21,6 +21,7 @@ struct SessionPartIndex {
   std::uint64_t tokens = 0;
   std::vector<StoreShape> stores;
   std::vector<TileEntry> tiles;  // by number
+  bool mixed_widths = false;     // records may have other widths than their stores: a file of version 2
 };
 
 struct SessionIndex {

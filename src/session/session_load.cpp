@@ -1,25 +1,9 @@
-// From an open session into caches, and the check of everything in it.
+// From an open session into caches.
 #include "base/checksum.hpp"
 #include "session/session.hpp"
 
 namespace kvarn {
 namespace {
-
-SessionStatus damage_of(ItemKind kind) {
-  switch (kind) {
-    case ItemKind::kRecords:
-      return SessionStatus::kDamagedRecord;
-    case ItemKind::kRows:
-    case ItemKind::kFinalRows:
-      return SessionStatus::kDamagedRows;
-    case ItemKind::kHistory:
-    case ItemKind::kSharedHistory:
-      return SessionStatus::kDamagedHistory;
-    case ItemKind::kSamples:
-      return SessionStatus::kDamagedSamples;
-  }
-  return SessionStatus::kDamagedTile;
-}
 
 bool holds_history(const SessionTile& tile, std::uint32_t store) {
   for (const SessionTile::Item& item : tile.items) {
@@ -40,7 +24,11 @@ bool references_resolve(const std::vector<SessionTile>& tiles) {
 }
 
 SequenceLayout layout_of(const SessionPartIndex& part, const std::vector<SessionTile>& tiles) {
-  SequenceLayout layout{part.config.tile_tokens, part.windowed, part.window_hits, part.stores, {}, {}};
+  SequenceLayout layout;
+  layout.tile_tokens = part.config.tile_tokens;
+  layout.windowed = part.windowed;
+  layout.window_hits = part.window_hits;
+  layout.stores = part.stores;
   for (const SessionTile& tile : tiles) layout.tiles.push_back(tile.tile);
   return layout;
 }
@@ -50,6 +38,7 @@ void add_item(const SessionTile::Item& item, bool leave_records, TileContent& co
     case ItemKind::kRecords:
       content.kind = ContentKind::kRecords;
       content.bytes = item.bytes;
+      content.bits = item.entry.bits;
       if (leave_records) content.records_checksum = item.entry.checksum;
       return;
     case ItemKind::kRows:
@@ -71,14 +60,30 @@ void add_item(const SessionTile::Item& item, bool leave_records, TileContent& co
 
 SessionStatus of_cache(Status status, ItemKind kind) {
   if (status == Status::kOk) return SessionStatus::kOk;
+  if (status == Status::kInvalidArgument) return SessionStatus::kOtherShape;
   return status == Status::kOutOfMemory ? SessionStatus::kOutOfMemory : damage_of(kind);
+}
+
+SessionStatus of_place(Status status) {
+  switch (status) {
+    case Status::kOk:
+      return SessionStatus::kOk;
+    case Status::kOutOfMemory:
+      return SessionStatus::kOutOfMemory;
+    case Status::kFull:
+      return SessionStatus::kTooFewCells;
+    case Status::kOutOfOrder:
+      return SessionStatus::kInvalidArgument;
+    default:
+      return SessionStatus::kOtherShape;
+  }
 }
 
 }  // namespace
 
-SessionStatus Session::fill(const SessionTile& tile, const SequenceLayout& layout, KvCache& cache,
+SessionStatus Session::fill(const SessionTile& tile, const SequenceLayout& layout, SnapshotTarget& cache,
                             Records records) const {
-  const SequenceTile& placed = layout.tiles[tile.tile.id];
+  const auto number = static_cast<std::uint32_t>(tile.tile.id);
   for (std::size_t at = 0; at < tile.items.size();) {
     const std::uint32_t store = tile.items[at].entry.store;
     TileContent content;
@@ -91,16 +96,16 @@ SessionStatus Session::fill(const SessionTile& tile, const SequenceLayout& layou
       add_item(item, stays, content);
       if (stays) content.owner = bytes_;
       if (last == ItemKind::kSharedHistory) {
-        content.history = cache.tile_history(layout.tiles[item.entry.reference], layout.store_ids[store]);
+        content.history = cache.tile_history(layout, item.entry.reference, store);
       }
     }
-    const Status status = cache.fill_tile(placed, layout.store_ids[store], content);
+    const Status status = cache.fill_tile(layout, number, store, content);
     if (status != Status::kOk) return of_cache(status, last);
   }
   return SessionStatus::kOk;
 }
 
-SessionStatus Session::load(std::uint32_t part, KvCache& cache, std::uint32_t stream,
+SessionStatus Session::load(std::uint32_t part, SnapshotTarget& cache, std::uint32_t stream,
                             std::span<const std::uint32_t> cells, Records records) const {
   const auto tiles = this->tiles(part);
   if (!tiles.ok()) return tiles.status();
@@ -108,10 +113,8 @@ SessionStatus Session::load(std::uint32_t part, KvCache& cache, std::uint32_t st
   if (cells.size() != content.tokens) return SessionStatus::kTooFewCells;
   SequenceLayout layout = layout_of(content, tiles.value());
   if (!valid_layout(layout) || !references_resolve(tiles.value())) return SessionStatus::kDamagedTile;
-  const Status placed = cache.place_sequence(stream, layout, cells);
-  if (placed != Status::kOk) {
-    return placed == Status::kOutOfMemory ? SessionStatus::kOutOfMemory : SessionStatus::kOtherShape;
-  }
+  const SessionStatus placed = of_place(cache.place_sequence(stream, layout, cells));
+  if (placed != SessionStatus::kOk) return placed;
   for (const SessionTile& tile : tiles.value()) {
     for (const SessionTile::Item& item : tile.items) {
       const bool is_record = item.entry.kind == static_cast<std::uint16_t>(ItemKind::kRecords);
@@ -125,43 +128,9 @@ SessionStatus Session::load(std::uint32_t part, KvCache& cache, std::uint32_t st
     if (status == SessionStatus::kOk) status = fill(tile, layout, cache, records);
   }
   bytes_->expect(SessionBytes::Access::kStretches);  // whatever is read from now on is records
-  if (status == SessionStatus::kOk) {
-    cache.finish_sequence(stream, layout);
-  } else {
-    cache.drop_cells(stream, cells);
-  }
+  if (status == SessionStatus::kOk) status = of_place(cache.finish_sequence(layout));
+  if (status != SessionStatus::kOk) cache.abandon_sequence(layout, cells);
   return status;
-}
-
-// A cache of its own takes every part, so that what is checked is what a load would use.
-SessionStatus Session::verify() const {
-  for (std::uint32_t part = 0; part < index_.parts.size(); ++part) {
-    const SessionPartIndex& content = index_.parts[part];
-    const auto tiles = this->tiles(part);
-    if (!tiles.ok()) return tiles.status();
-    for (const SessionTile& tile : tiles.value()) {
-      for (const SessionTile::Item& item : tile.items) {
-        if (checksum(item.bytes) != item.entry.checksum) return damage_of(static_cast<ItemKind>(item.entry.kind));
-      }
-    }
-    const auto tokens = static_cast<std::uint32_t>(content.tokens);
-    std::vector<std::uint32_t> cells(tokens);
-    for (std::uint32_t cell = 0; cell < tokens; ++cell) cells[cell] = cell;
-    KvCache cache(content.config, 1, std::max(tokens, 1u));
-    for (const StoreShape& store : content.stores) cache.add_store(store.side, store.layer, store.row_values);
-    const SessionStatus status = load(part, cache, 0, cells, Records::kMapped);
-    // The cache has the layers of the session: what does not fit it does not fit itself.
-    if (status != SessionStatus::kOk)
-      return status == SessionStatus::kOtherShape ? SessionStatus::kDamagedTile : status;
-    const auto layout = cache.sequence_layout(0, cells);
-    if (!layout.ok()) return SessionStatus::kDamagedTile;
-    for (const SequenceTile& tile : layout.value().tiles) {
-      for (const std::uint32_t store : layout.value().store_ids) {
-        if (!cache.records_intact(tile, store)) return SessionStatus::kDamagedRecord;
-      }
-    }
-  }
-  return SessionStatus::kOk;
 }
 
 }  // namespace kvarn

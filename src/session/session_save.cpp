@@ -162,7 +162,9 @@ SessionResult<SaveReport> save_session(const char* path, const SessionContent& c
   const std::uint64_t start = previous.value().end();
   SessionWriter writer(content, commit);
   if (const SessionStatus status = writer.plan(&previous.value(), start); status != SessionStatus::kOk) return status;
-  if (options.compact || writer.end() > 2 * writer.live_bytes()) return save_whole(path, content, commit, options);
+  const bool is_wasteful = writer.end() > 2 * writer.live_bytes();
+  const bool is_outgrown = writer.version() > previous.value().version();
+  if (options.compact || is_wasteful || is_outgrown) return save_whole(path, content, commit, options);
   // What follows the last whole commit is of a save that broke off: nobody reads it.
   if (ftruncate(descriptor, static_cast<off_t>(start)) != 0) return SessionStatus::kWriteFailed;
   const SessionStatus status = write_commit(writer, descriptor, start, options);

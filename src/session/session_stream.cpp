@@ -35,7 +35,7 @@ SessionResult<Session> Session::receive(const ByteSource& source, std::uint64_t 
   auto* header_bytes = reinterpret_cast<std::uint8_t*>(&header);
   if (read_fully(source, header_bytes, sizeof(header)) != sizeof(header)) return SessionStatus::kCutShort;
   if (std::memcmp(header.magic, kSessionMagic, sizeof(kSessionMagic)) != 0) return SessionStatus::kNotASession;
-  if (header.version != kSessionVersion) return SessionStatus::kUnknownVersion;
+  if (!known_version(header.version)) return SessionStatus::kUnknownVersion;
   if (checksum({header_bytes, sizeof(header) - sizeof(header.checksum)}) != header.checksum ||
       header.first_commit_end < sizeof(SessionHeader) + sizeof(SessionTrailer)) {
     return SessionStatus::kDamagedHeader;

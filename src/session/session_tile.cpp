@@ -42,8 +42,8 @@ bool valid_item(const TileItem& item, const TileItem* before, const SessionPartI
   const auto kind = static_cast<ItemKind>(item.kind);
   const bool is_shared = kind == ItemKind::kSharedHistory;
   const bool refers = is_shared ? item.reference < number && item.bytes == 0 : item.reference == kNoNumber;
-  const std::uint32_t bits = kind == ItemKind::kRecords ? part.stores[item.store].bits : 0;
-  return refers && item.bits == bits;
+  if (kind != ItemKind::kRecords) return refers && item.bits == 0;
+  return refers && (item.bits == part.stores[item.store].bits || (part.mixed_widths && valid_code_bits(item.bits)));
 }
 
 // Rows of a store come in one form, and so does its history.
@@ -77,6 +77,22 @@ bool take_items(std::span<const std::uint8_t> bytes, std::span<const std::uint8_
 }
 
 }  // namespace
+
+SessionStatus damage_of(ItemKind kind) {
+  switch (kind) {
+    case ItemKind::kRecords:
+      return SessionStatus::kDamagedRecord;
+    case ItemKind::kRows:
+    case ItemKind::kFinalRows:
+      return SessionStatus::kDamagedRows;
+    case ItemKind::kHistory:
+    case ItemKind::kSharedHistory:
+      return SessionStatus::kDamagedHistory;
+    case ItemKind::kSamples:
+      return SessionStatus::kDamagedSamples;
+  }
+  return SessionStatus::kDamagedTile;
+}
 
 SessionResult<SessionTile> read_tile(std::span<const std::uint8_t> file, const SessionPartIndex& part,
                                      const TilePlace& place) {

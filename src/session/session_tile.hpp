@@ -26,6 +26,9 @@ struct SessionTile {
   std::vector<Item> items;
 };
 
+// The status of damage to the content of an item.
+SessionStatus damage_of(ItemKind kind);
+
 // Where a tile head belongs.
 struct TilePlace {
   std::uint32_t part = 0;

@@ -75,13 +75,15 @@ SessionStatus SessionWriter::plan_part(std::uint32_t part, const Known& known) {
   for (const SessionToken& token : source.tokens) cells.push_back(token.cell);
   auto layout = source.cache->sequence_layout(source.stream, cells);
   if (!layout.ok()) {
-    return layout.status() == Status::kOutOfMemory ? SessionStatus::kOutOfMemory : SessionStatus::kInvalidArgument;
+    return layout.status() == Status::kOutOfMemory ? SessionStatus::kOutOfMemory
+           : layout.status() == Status::kCorrupt   ? SessionStatus::kDamagedRecord
+                                                   : SessionStatus::kInvalidArgument;
   }
   layouts_.push_back(std::move(layout.value()));
   const SequenceLayout& tiles = layouts_.back();
   if (tiles.stores.size() > kMaxStores) return SessionStatus::kInvalidArgument;
   index_.parts.push_back(
-      {source.cache->config(), tiles.windowed, tiles.window_hits, source.tokens.size(), tiles.stores, {}});
+      {source.cache->config(), tiles.windowed, tiles.window_hits, source.tokens.size(), tiles.stores, {}, false});
   Histories histories;
   for (std::uint32_t number = 0; number < tiles.tiles.size(); ++number) {
     const SequenceTile& tile = tiles.tiles[number];
@@ -113,18 +115,20 @@ std::uint64_t SessionWriter::list_items(std::uint32_t part, std::uint32_t number
   std::uint64_t total = 0;
   ContentBuffer buffer;
   const auto add = [&](std::uint32_t store, ItemKind kind, std::span<const std::uint8_t> bytes, std::uint64_t sum) {
-    const bool is_records = kind == ItemKind::kRecords;
-    items.push_back({store, static_cast<std::uint16_t>(kind),
-                     static_cast<std::uint16_t>(is_records ? layout.stores[store].bits : 0),
-                     static_cast<std::uint32_t>(bytes.size()), kNoNumber, sum});
+    items.push_back(
+        {store, static_cast<std::uint16_t>(kind), 0, static_cast<std::uint32_t>(bytes.size()), kNoNumber, sum});
     total += session_aligned(bytes.size());
   };
   for (std::uint32_t store = 0; store < layout.stores.size(); ++store) {
-    const TileContent content =
-        content_.parts[part].cache->tile_content(layout.tiles[number], layout.store_ids[store], buffer);
+    const TileContent content = content_.parts[part].cache->tile_content(layout, number, store, buffer);
     if (content.kind != ContentKind::kNothing) {
       const std::uint64_t sum = content.records_checksum ? *content.records_checksum : checksum(content.bytes);
       add(store, static_cast<ItemKind>(content.kind), content.bytes, sum);
+      if (content.kind == ContentKind::kRecords) {
+        const std::uint32_t bits = content.bits == 0 ? layout.stores[store].bits : content.bits;
+        items.back().bits = static_cast<std::uint16_t>(bits);
+        has_other_widths_ = has_other_widths_ || bits != layout.stores[store].bits;
+      }
     }
     if (content.history != nullptr) {
       const auto [first, is_new] = histories.try_emplace({store, content.history.get()}, number);
@@ -153,7 +157,7 @@ bool SessionWriter::write_tile(const NewTile& tile, const ByteSink& sink) const 
   std::uint32_t store = kNoNumber;
   for (TileItem item; take_pod(items, item);) {
     if (item.store != store) {
-      content = content_.parts[tile.part].cache->tile_content(source, layout.store_ids[item.store], buffer);
+      content = content_.parts[tile.part].cache->tile_content(layout, tile.number, item.store, buffer);
     }
     store = item.store;
     const auto kind = static_cast<ItemKind>(item.kind);
@@ -170,7 +174,7 @@ bool SessionWriter::write_body(const ByteSink& sink) const {
   if (start_ == 0) {
     SessionHeader header{};
     std::memcpy(header.magic, kSessionMagic, sizeof(kSessionMagic));
-    header.version = kSessionVersion;
+    header.version = version();
     header.header_bytes = sizeof(header);
     header.first_commit_end = end();
     seal_pod(header);

@@ -19,6 +19,8 @@ class SessionWriter {
   std::uint64_t end() const { return trailer_.offset + sizeof(SessionTrailer); }  // of the file after the commit
   std::uint64_t live_bytes() const { return trailer_.live_bytes; }
   std::uint64_t commit() const { return trailer_.commit; }
+  // Of the format that the file needs.
+  std::uint32_t version() const { return has_other_widths_ ? kMixedWidthsVersion : kSessionVersion; }
   std::uint32_t new_tiles() const { return static_cast<std::uint32_t>(new_tiles_.size()); }
 
   // Writes everything from `start` on but the trailer, then the trailer: a file is safe if the first is on disk before
@@ -48,6 +50,7 @@ class SessionWriter {
   SessionIndex index_;
   std::vector<std::uint8_t> index_bytes_;
   std::vector<NewTile> new_tiles_;
+  bool has_other_widths_ = false;
   std::uint64_t start_ = 0;
   std::uint64_t at_ = 0;  // where the next new piece goes
   SessionTrailer trailer_{};

@@ -179,7 +179,7 @@ def content_size(part, tile, item):
     tokens, dim, row = part["tile_tokens"], store["dim"], store["row"]
     if item["kind"] == RECORDS:
         rows, lanes = (dim, tokens) if store["side"] == "k" else (tokens, dim)
-        planes = sum(golden_decoder.plane_bytes(rows, bits) for bits in golden_decoder.PLANES[store["bits"]])
+        planes = sum(golden_decoder.plane_bytes(rows, bits) for bits in golden_decoder.PLANES[item["bits"]])
         return row // dim * (4 * rows + 2 * lanes + planes * (lanes // 16))
     if item["kind"] in (ROWS, FINAL_ROWS):
         return tile["used"] * row * 2
@@ -212,7 +212,9 @@ def read_tile(data, part, part_number, number, first_token):
     for _ in range(items):
         store, kind, bits, count, reference, content_sum = cursor.unpack("I2H2IQ")
         require(store < len(part["stores"]) and RECORDS <= kind <= SAMPLES, "item")
-        item = {"store": store, "kind": kind, "reference": reference, "bytes": extent[at : at + count]}
+        item = {"store": store, "kind": kind, "bits": bits, "reference": reference, "bytes": extent[at : at + count]}
+        own_width = bits == (part["stores"][store]["bits"] if kind == RECORDS else 0)
+        require(own_width or (kind == RECORDS and part["mixed"] and bits in golden_decoder.PLANES), "width of an item")
         require(count == content_size(part, tile, item), "size of an item")
         require(checksum(item["bytes"]) == content_sum, "checksum of an item")
         require(kind != SHARED_HISTORY or reference < number, "reference")
@@ -225,7 +227,8 @@ def read_tile(data, part, part_number, number, first_token):
 def read_session(data):
     """Everything in a session, checked: {commit, model, metadata, parts}."""
     require(data[:8] == b"KVARN\r\n\x1a", "not a session")
-    require(u32(data, 8) == 1, "unknown version")
+    require(u32(data, 8) in (1, 2), "unknown version")
+    mixed_widths = u32(data, 8) == 2
     require(len(data) >= 64 and u32(data, 12) == 64 and checksum(data[:56]) == u64(data, 56), "header")
     index_at, number, index = newest_commit(data)
     cursor = Cursor(index)
@@ -239,6 +242,7 @@ def read_session(data):
     for part_number, part in enumerate(session["parts"]):
         count = 0
         for tile_number in range(len(part["entries"])):
+            part["mixed"] = mixed_widths
             part["tiles"].append(read_tile(data[:index_at], part, part_number, tile_number, count))
             count += len(part["tiles"][-1]["tokens"])
         require(count == part["tokens"], "number of tokens")
@@ -257,7 +261,7 @@ def tile_rows(part, tile, store_number):
         heads = store["row"] // store["dim"]
         size = len(item["bytes"]) // heads
         decoded = [golden_decoder.decode_rows(item["bytes"][head * size : (head + 1) * size], store["side"],
-                                              part["tile_tokens"], store["dim"], store["bits"]) for head in range(heads)]
+                                              part["tile_tokens"], store["dim"], item["bits"]) for head in range(heads)]
         width = 2 * store["dim"]
         return [b"".join(head[row * width : (row + 1) * width] for head in decoded) for row in tile["rows"]]
     return [bytes(row_bytes) for _ in tile["rows"]]

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cache/kv_cache.hpp"
 #include "session/session.hpp"
 
 namespace kvarn::testing {

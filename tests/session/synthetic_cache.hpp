@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "cache/kv_cache.hpp"
 #include "session/session.hpp"
 
 namespace kvarn {
@@ -51,11 +52,10 @@ class SyntheticCache {
     for (std::uint32_t number = 0; number < tiles; ++number) {
       std::mt19937_64 random(std::uint64_t{seed} << 32 | number);
       for (std::size_t at = 0; at < layout.stores.size(); ++at) {
-        const SequenceTile* before = number == 0 ? nullptr : &layout.tiles[number - 1];
-        fill(layout.tiles[number], before, layout.store_ids[at], layout.stores[at], random);
+        fill(layout, number, static_cast<std::uint32_t>(at), random);
       }
     }
-    cache_.finish_sequence(0, layout);
+    EXPECT_EQ(cache_.finish_sequence(layout), Status::kOk);
   }
 
   KvCache& cache() { return cache_; }
@@ -76,9 +76,10 @@ class SyntheticCache {
     return bytes;
   }
 
-  void fill(const SequenceTile& tile, const SequenceTile* before, StoreId id, const StoreShape& shape,
-            std::mt19937_64& random) {
+  void fill(const SequenceLayout& layout, std::uint32_t number, std::uint32_t store, std::mt19937_64& random) {
     const CacheConfig& config = cache_.config();
+    const SequenceTile& tile = layout.tiles[number];
+    const StoreShape& shape = layout.stores[store];
     const TileShape record = tile_shape(shape.side, config.tile_tokens, shape.dim, shape.bits);
     const bool sealed = tile.state == TileState::kSealed;
     std::vector<std::uint8_t> bytes(sealed ? record_bytes(record) * (shape.row_values / shape.dim)
@@ -92,8 +93,8 @@ class SyntheticCache {
     content.bytes = bytes;
     const std::vector<std::uint8_t> history = new_history(tile, shape);
     content.history_bytes = history;
-    if (history.empty() && sealed && before != nullptr) content.history = cache_.tile_history(*before, id);
-    EXPECT_EQ(cache_.fill_tile(tile, id, content), Status::kOk);
+    if (history.empty() && sealed && number > 0) content.history = cache_.tile_history(layout, number - 1, store);
+    EXPECT_EQ(cache_.fill_tile(layout, number, store, content), Status::kOk);
   }
 
   KvCache cache_;
