@@ -1,8 +1,10 @@
 /* KVarN: a compressed KV cache for transformer models. The C interface, C99.
  *
- * Two things are here. The CODEC turns tiles of keys or values into tile records and back (docs/format/tile_record.md);
- * it holds no state. The CACHE keeps the keys and values of all layers of a model for many sequences: rows go in, old
- * ones become records, attention runs over what is there; sequences can be cut, forked and dropped.
+ * Three things are here. The CODEC turns tiles of keys or values into tile records and back
+ * (docs/format/tile_record.md); it holds no state. The CACHE keeps the keys and values of all layers of a model for
+ * many sequences: rows go in, old ones become records, attention runs over what is there; sequences can be cut, forked
+ * and dropped. SESSIONS are sequences as files and streams: the bytes that the cache holds, to be resumed by another
+ * process.
  *
  * RULES FOR ALL CALLS
  *
@@ -55,7 +57,26 @@ typedef enum kvarn_status {
   KVARN_STATUS_OUT_OF_MEMORY = 4,    /* the system, the allocator or the limit of a cache refuses */
   KVARN_STATUS_CORRUPT = 5,          /* bytes that no encoder wrote */
   KVARN_STATUS_OUT_OF_ORDER = 6,     /* a call that the state of the cache does not allow now */
-  KVARN_STATUS_FULL = 7              /* more tokens than the cache was made for */
+  KVARN_STATUS_FULL = 7,             /* more tokens than the cache was made for */
+  /* Of sessions alone. */
+  KVARN_STATUS_NOT_FOUND = 8,        /* there is no such file */
+  KVARN_STATUS_READ_FAILED = 9,      /* the system does not let it be read */
+  KVARN_STATUS_WRITE_FAILED = 10,    /* the system does not let it be written, or the sink stopped */
+  KVARN_STATUS_NO_SPACE = 11,        /* the file system is full */
+  KVARN_STATUS_BUSY = 12,            /* somebody else is saving to this file */
+  KVARN_STATUS_NOT_A_SESSION = 13,   /* it does not begin as a session does */
+  KVARN_STATUS_UNKNOWN_VERSION = 14, /* a session of a version of the format that this library does not know */
+  KVARN_STATUS_DAMAGED_HEADER = 15,
+  KVARN_STATUS_NO_COMMIT = 16,       /* no whole save is in it */
+  KVARN_STATUS_DAMAGED_INDEX = 17,   /* of the newest save */
+  KVARN_STATUS_DAMAGED_TILE = 18,    /* how a tile lies and what it holds */
+  KVARN_STATUS_DAMAGED_RECORD = 19,  /* codes and scales of a sealed tile */
+  KVARN_STATUS_DAMAGED_ROWS = 20,    /* exact rows */
+  KVARN_STATUS_DAMAGED_HISTORY = 21, /* what is remembered of queries */
+  KVARN_STATUS_DAMAGED_SAMPLES = 22, /* queries of a tile that is not sealed */
+  KVARN_STATUS_OTHER_SHAPE = 23,     /* the cache has other layers, widths, tiles or sink than the session */
+  KVARN_STATUS_TOO_LARGE = 24,       /* more bytes than the receiver takes */
+  KVARN_STATUS_CUT_SHORT = 25        /* the sender stopped in the middle */
 } kvarn_status;
 
 /* English for a status, lower case, without a full stop; "unknown status" for any other number. Never null; valid as
@@ -291,7 +312,8 @@ typedef struct kvarn_step_part {
 
 /* Begins a step; takes all memory that its rows need. `parts` is [part_count], each sequence at most once.
  * KVARN_STATUS_OUT_OF_ORDER: a step is at hand. KVARN_STATUS_FULL: a sequence would have more tokens than the limit.
- * KVARN_STATUS_OUT_OF_MEMORY. */
+ * KVARN_STATUS_OUT_OF_MEMORY. KVARN_STATUS_CORRUPT: the sequence was cut inside a tile of a mapped session, which is
+ * damaged. */
 KVARN_API kvarn_status kvarn_step_begin(kvarn_cache* cache, const kvarn_step_part* parts, size_t part_count);
 
 /* Writes the rows of all tokens of the step in one layer: k is [tokens, kv_heads, dim_k], v is [tokens, kv_heads,
@@ -318,7 +340,9 @@ typedef struct kvarn_query {
  * F32. Call it after kvarn_step_append of the same layer. At KVARN_LEVEL_BEST the queries also tell the encoder of keys
  * what to keep; layers without this call are encoded as at FAST. The result depends on the tokens and steps of each
  * sequence alone, not on other sequences, forks or threads. KVARN_STATUS_OUT_OF_ORDER: no step is at hand, or the layer
- * has no rows of it. */
+ * has no rows of it. KVARN_STATUS_CORRUPT: a record of a mapped session that is needed is damaged; nothing was
+ * computed.
+ */
 KVARN_API kvarn_status kvarn_step_attend(kvarn_cache* cache, uint32_t layer, const kvarn_query* query,
                                          const kvarn_const_rows* q, const kvarn_rows* out, const kvarn_runner* runner);
 
@@ -358,7 +382,8 @@ typedef struct kvarn_row_range {
 } kvarn_row_range;
 
 /* Copies rows to the caller, [count, kv_heads, dim], F16 or F32: exact rows as they were written (as half precision),
- * others as their record says. May be called during a step, for tokens before it. */
+ * others as their record says. May be called during a step, for tokens before it. KVARN_STATUS_CORRUPT: a record of a
+ * mapped session is damaged. */
 KVARN_API kvarn_status kvarn_sequence_read(const kvarn_cache* cache, uint32_t sequence, const kvarn_row_range* range,
                                            const kvarn_rows* rows);
 
@@ -376,9 +401,9 @@ typedef struct kvarn_shrink {
 /* Makes old tiles of some sequences smaller when memory is short: first to 8 bits a code, then to 4, then to 2, and on
  * each step the oldest tiles first. In a cache of exact rows (16 bits) full tiles behind sink and tail are sealed for
  * it. A tile that is shared with a sequence which is not named stays as it is, and so does one that some layer has not
- * sealed yet. The same calls give the same bytes. Needs memory for one layer's rows of one tile at a time, beyond the
- * limit. KVARN_STATUS_FULL: that was not enough; what was made smaller stays so. KVARN_STATUS_OUT_OF_MEMORY: likewise.
- * KVARN_STATUS_OUT_OF_ORDER: a step is at hand. */
+ * sealed yet, or that a mapped session holds. The same calls give the same bytes. Needs memory for one layer's rows of
+ * one tile at a time, beyond the limit. KVARN_STATUS_FULL: that was not enough; what was made smaller stays so.
+ * KVARN_STATUS_OUT_OF_MEMORY: likewise. KVARN_STATUS_OUT_OF_ORDER: a step is at hand. */
 KVARN_API kvarn_status kvarn_cache_shrink(kvarn_cache* cache, const kvarn_shrink* shrink, const kvarn_runner* runner);
 
 /* ---------------- accounts */
@@ -395,9 +420,10 @@ typedef struct kvarn_cache_account {
   uint64_t list_bytes;    /* which tile is where */
   uint64_t scratch_bytes; /* working memory that is kept between calls */
   uint64_t f16_bytes;     /* what all sequences would take as half-precision rows with nothing shared */
+  uint64_t mapped_bytes;  /* records of mapped sessions: of their files, in memory only while they are read */
 } kvarn_cache_account;
 #define KVARN_CACHE_ACCOUNT_INIT \
-  { sizeof(kvarn_cache_account), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  { sizeof(kvarn_cache_account), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Fills the members of `account` that its struct_size covers. Takes time that grows with the tiles of the cache. */
 KVARN_API kvarn_status kvarn_cache_get_account(const kvarn_cache* cache, kvarn_cache_account* account);
@@ -407,7 +433,7 @@ typedef struct kvarn_sequence_account {
   size_t struct_size;
   uint64_t tokens;
   uint64_t sealed_tokens; /* in tiles that every layer has sealed */
-  uint64_t held_bytes;    /* of records and rows, and what is remembered of queries */
+  uint64_t held_bytes;    /* of records and rows, and what is remembered of queries; not records of mapped sessions */
   uint64_t own_bytes;     /* of these, what dropping the sequence gives back */
   uint64_t f16_bytes;     /* the same tokens as half-precision rows */
 } kvarn_sequence_account;
@@ -417,6 +443,158 @@ typedef struct kvarn_sequence_account {
 /* The same for one sequence. */
 KVARN_API kvarn_status kvarn_sequence_get_account(const kvarn_cache* cache, uint32_t sequence,
                                                   kvarn_sequence_account* account);
+
+/* ---------------- sessions
+ *
+ * A session holds sequences in the form in which a cache holds them (docs/format/session.md): records, exact rows, what
+ * the encoder remembers of queries, and the caller's tokens. A sequence that went through one goes on with the same
+ * bits as one that did not. Files are made for being saved to again and again: a save writes what is new since the last
+ * one and leaves that one whole until it is complete itself, whatever happens meanwhile. */
+
+/* A token as its model knows it. The library keeps both numbers and looks at neither. */
+typedef struct kvarn_token {
+  uint32_t id;
+  int32_t position;
+} kvarn_token;
+
+/* One sequence of a cache that is to be saved. */
+typedef struct kvarn_session_part {
+  kvarn_cache* cache;
+  uint32_t sequence;
+  const kvarn_token* tokens; /* [token_count]; null: ids of 0, positions from 0 on */
+  size_t token_count;        /* the length of the sequence; not looked at without tokens */
+} kvarn_session_part;
+
+/* What a session is to hold. */
+typedef struct kvarn_session_content {
+  size_t struct_size;
+  const kvarn_session_part* parts; /* [part_count] */
+  size_t part_count;               /* at most 64 */
+  kvarn_const_buffer model;        /* whatever names the model, at most 64 KiB; compared by whoever loads */
+  kvarn_const_buffer metadata;     /* whatever the caller needs to go on, below 4 GiB; written anew with every save */
+} kvarn_session_content;
+#define KVARN_SESSION_CONTENT_INIT                                 \
+  {                                                                \
+    sizeof(kvarn_session_content), NULL, 0, {NULL, 0}, { NULL, 0 } \
+  }
+
+/* Any of these together, or 0. */
+typedef uint32_t kvarn_save_flags;
+#define KVARN_SAVE_UNSYNCED 1u /* survives the end of the process, but perhaps no power failure */
+#define KVARN_SAVE_COMPACT 2u  /* writes a whole new file, even if little of the old one is out of date */
+
+/* What a save did. */
+typedef struct kvarn_save_report {
+  size_t struct_size;
+  uint64_t commit;        /* number of this save in the file, from 1 */
+  uint64_t written_bytes; /* by this call */
+  uint64_t file_bytes;
+  uint64_t live_bytes; /* what a file with nothing but this save would take */
+  uint32_t new_tiles;
+  uint32_t is_whole; /* 1: a new file was written beside the old one and took its place; 0: appended */
+} kvarn_save_report;
+#define KVARN_SAVE_REPORT_INIT \
+  { sizeof(kvarn_save_report), 0, 0, 0, 0, 0, 0 }
+
+/* Saves to a file: appends to a session that is there, writes a new one if there is none or if more than half of the
+ * file would be out of date. Whatever happens, the file holds the previous save or this one, whole. A cache whose
+ * sequences are mapped from this very file stays good. `report` may be null.
+ * KVARN_STATUS_OUT_OF_ORDER: a cache is in the middle of a step. KVARN_STATUS_WRITE_FAILED, NO_SPACE, BUSY. The file
+ * that is there is no whole session and was left alone: NOT_A_SESSION, UNKNOWN_VERSION, DAMAGED_HEADER, DAMAGED_INDEX.
+ * KVARN_STATUS_DAMAGED_RECORD: of a mapped session that a sequence came from. */
+KVARN_API kvarn_status kvarn_session_save(const char* path, const kvarn_session_content* content,
+                                          kvarn_save_flags flags, kvarn_save_report* report);
+
+/* Takes bytes away. `write` returns KVARN_STATUS_OK to go on and anything else to stop; it may not throw. */
+typedef struct kvarn_sink {
+  void* context;
+  kvarn_status (*write)(void* context, const void* bytes, size_t size);
+} kvarn_sink;
+
+/* Gives bytes. `read` fills at most `size` bytes and returns how many, at least one; 0: there are no more. It may not
+ * throw. */
+typedef struct kvarn_source {
+  void* context;
+  size_t (*read)(void* context, void* bytes, size_t size);
+} kvarn_source;
+
+/* Sends the bytes that kvarn_session_save would write to a new file; *sent, which may be null, is their number.
+ * KVARN_STATUS_WRITE_FAILED: the sink stopped. Others as kvarn_session_save. */
+KVARN_API kvarn_status kvarn_session_send(const kvarn_session_content* content, const kvarn_sink* sink, uint64_t* sent);
+
+/* An open session: the newest whole save in it. Calls that read it may run at the same time. */
+typedef struct kvarn_session kvarn_session;
+
+/* Opens a file by mapping it, and reads its index alone; *session is set on success alone. The file may be saved to
+ * while it is open, and its name may go; who shortens it by other means makes readers fail with a signal.
+ * KVARN_STATUS_NOT_FOUND, READ_FAILED, NOT_A_SESSION, UNKNOWN_VERSION, DAMAGED_HEADER, NO_COMMIT, DAMAGED_INDEX. */
+KVARN_API kvarn_status kvarn_session_open(const char* path, kvarn_session** session);
+
+/* Takes one session from a stream, as kvarn_session_send gives it, and no byte beyond. KVARN_STATUS_TOO_LARGE: it has
+ * more than max_bytes; KVARN_STATUS_CUT_SHORT: the source ended. Others as kvarn_session_open. */
+KVARN_API kvarn_status kvarn_session_receive(const kvarn_source* source, uint64_t max_bytes, kvarn_session** session);
+
+/* Sequences that were loaded keep what they need of it. Null is allowed. */
+KVARN_API void kvarn_session_close(kvarn_session* session);
+
+/* What a session says of itself. */
+typedef struct kvarn_session_info {
+  size_t struct_size;
+  uint32_t version; /* of the format */
+  uint32_t part_count;
+  uint64_t commit; /* number of the save in its file */
+  uint64_t file_bytes;
+  uint64_t live_bytes;
+  kvarn_const_buffer model; /* both point into the session and are good until it is closed */
+  kvarn_const_buffer metadata;
+} kvarn_session_info;
+#define KVARN_SESSION_INFO_INIT                                       \
+  {                                                                   \
+    sizeof(kvarn_session_info), 0, 0, 0, 0, 0, {NULL, 0}, { NULL, 0 } \
+  }
+
+/* Fills the members of `info` that its struct_size covers. */
+KVARN_API kvarn_status kvarn_session_get_info(const kvarn_session* session, kvarn_session_info* info);
+
+/* What a session says of one of its sequences. */
+typedef struct kvarn_session_part_info {
+  size_t struct_size;
+  uint64_t tokens;
+  uint32_t layer_count; /* 0: its layers are none that a kvarn_cache can have */
+} kvarn_session_part_info;
+#define KVARN_SESSION_PART_INFO_INIT \
+  { sizeof(kvarn_session_part_info), 0, 0 }
+
+/* Fills the members of `info` that its struct_size covers. */
+KVARN_API kvarn_status kvarn_session_get_part(const kvarn_session* session, uint32_t part,
+                                              kvarn_session_part_info* info);
+
+/* The configuration and the layers of a cache that a part fits: for kvarn_cache_create. `layers` is [layer_count], that
+ * of the part. KVARN_STATUS_OTHER_SHAPE: no kvarn_cache can be like it. */
+KVARN_API kvarn_status kvarn_session_get_shape(const kvarn_session* session, uint32_t part, kvarn_cache_config* config,
+                                               kvarn_layer* layers, size_t layer_count);
+
+/* Copies the tokens of a part, [token_count], as many as it has. KVARN_STATUS_DAMAGED_TILE. */
+KVARN_API kvarn_status kvarn_session_get_tokens(const kvarn_session* session, uint32_t part, kvarn_token* tokens,
+                                                size_t token_count);
+
+/* A number that is one of the KVARN_RECORDS_ constants: what a load does with records. Everything else is checked and
+ * copied in any case. */
+typedef uint32_t kvarn_records;
+#define KVARN_RECORDS_COPIED 1u /* checked now, copied into the cache */
+#define KVARN_RECORDS_MAPPED 2u /* left in the file, read and checked when attention asks for them */
+
+/* Makes an empty sequence of a cache the one that was saved. Layers, widths, tile length and sink must be those of the
+ * session; tail, level and limits may differ. It may come from another program, as long as its tokens lie as a
+ * kvarn_cache lays them. When the call fails the sequence is empty.
+ * KVARN_STATUS_INVALID_ARGUMENT: there is no such part or sequence, or it is not empty. KVARN_STATUS_OTHER_SHAPE.
+ * KVARN_STATUS_FULL: more tokens than a sequence may have. KVARN_STATUS_OUT_OF_ORDER: a step is at hand.
+ * KVARN_STATUS_OUT_OF_MEMORY, DAMAGED_TILE, DAMAGED_RECORD, DAMAGED_ROWS, DAMAGED_HISTORY, DAMAGED_SAMPLES. */
+KVARN_API kvarn_status kvarn_session_load(const kvarn_session* session, uint32_t part, kvarn_cache* cache,
+                                          uint32_t sequence, kvarn_records records);
+
+/* Checks every byte that a load and attention would ever use. The same kinds of damage as kvarn_session_load. */
+KVARN_API kvarn_status kvarn_session_verify(const kvarn_session* session);
 
 #ifdef __cplusplus
 }

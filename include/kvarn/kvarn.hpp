@@ -7,4 +7,5 @@
 #include <kvarn/cache.hpp>
 #include <kvarn/codec.hpp>
 #include <kvarn/rows.hpp>
+#include <kvarn/session.hpp>
 #include <kvarn/status.hpp>

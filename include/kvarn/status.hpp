@@ -23,6 +23,25 @@ enum class Status : int {
   kCorrupt = KVARN_STATUS_CORRUPT,
   kOutOfOrder = KVARN_STATUS_OUT_OF_ORDER,
   kFull = KVARN_STATUS_FULL,
+  // Of sessions alone.
+  kNotFound = KVARN_STATUS_NOT_FOUND,
+  kReadFailed = KVARN_STATUS_READ_FAILED,
+  kWriteFailed = KVARN_STATUS_WRITE_FAILED,
+  kNoSpace = KVARN_STATUS_NO_SPACE,
+  kBusy = KVARN_STATUS_BUSY,
+  kNotASession = KVARN_STATUS_NOT_A_SESSION,
+  kUnknownVersion = KVARN_STATUS_UNKNOWN_VERSION,
+  kDamagedHeader = KVARN_STATUS_DAMAGED_HEADER,
+  kNoCommit = KVARN_STATUS_NO_COMMIT,
+  kDamagedIndex = KVARN_STATUS_DAMAGED_INDEX,
+  kDamagedTile = KVARN_STATUS_DAMAGED_TILE,
+  kDamagedRecord = KVARN_STATUS_DAMAGED_RECORD,
+  kDamagedRows = KVARN_STATUS_DAMAGED_ROWS,
+  kDamagedHistory = KVARN_STATUS_DAMAGED_HISTORY,
+  kDamagedSamples = KVARN_STATUS_DAMAGED_SAMPLES,
+  kOtherShape = KVARN_STATUS_OTHER_SHAPE,
+  kTooLarge = KVARN_STATUS_TOO_LARGE,
+  kCutShort = KVARN_STATUS_CUT_SHORT,
 };
 
 constexpr Status status_of(kvarn_status status) { return static_cast<Status>(status); }

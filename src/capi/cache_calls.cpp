@@ -1,40 +1,12 @@
-// The cache of the C interface: a handle around a SequenceCache.
+// The cache of the C interface.
 #include <cmath>
 #include <memory>
 #include <vector>
 
-#include "cache/sequence_cache.hpp"
-#include "capi/call_guard.hpp"
-
-struct kvarn_cache {
-  std::unique_ptr<kvarn::SequenceCache> cache;
-  bool is_lost = false;  // the heap refused memory in the middle of a change
-};
+#include "capi/cache_handle.hpp"
 
 namespace kvarn::capi {
 namespace {
-
-// A call on a cache that may change it.
-template <class Body>
-kvarn_status changing(kvarn_cache* handle, Body&& body) noexcept {
-  if (handle == nullptr) return KVARN_STATUS_INVALID_ARGUMENT;
-  if (handle->is_lost) return KVARN_STATUS_OUT_OF_MEMORY;
-  handle->is_lost = true;
-  return guarded([&] {
-    const Status status = body(*handle->cache);
-    handle->is_lost = false;
-    return status;
-  });
-}
-
-template <class Body>
-kvarn_status reading(const kvarn_cache* handle, Body&& body) noexcept {
-  if (handle == nullptr) return KVARN_STATUS_INVALID_ARGUMENT;
-  if (handle->is_lost) return KVARN_STATUS_OUT_OF_MEMORY;
-  return guarded([&] { return body(static_cast<const SequenceCache&>(*handle->cache)); });
-}
-
-constexpr std::uint32_t kExactBits = 16;
 
 std::optional<CacheConfig> read_config(const kvarn_cache_config* config) {
   const auto own = read_struct(config);
@@ -135,7 +107,7 @@ Status read(const SequenceCache& cache, std::uint32_t sequence, const kvarn_row_
 kvarn_cache_account to_account(const SequencesAccount& account) {
   return {sizeof(kvarn_cache_account), account.tokens,      account.stored_tokens, account.record_bytes,
           account.row_bytes,           account.slack_bytes, account.query_bytes,   account.list_bytes,
-          account.scratch_bytes,       account.f16_bytes};
+          account.scratch_bytes,       account.f16_bytes,   account.mapped_bytes};
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 
 namespace kvarn::capi {
 
+inline kvarn_status to_status(kvarn_status status) { return status; }
 inline kvarn_status to_status(Status status) { return static_cast<kvarn_status>(status); }
 static_assert(static_cast<int>(Status::kInvalidArgument) == KVARN_STATUS_INVALID_ARGUMENT);
 static_assert(static_cast<int>(Status::kNonFinite) == KVARN_STATUS_NON_FINITE);

@@ -1,13 +1,16 @@
 // Calls of the C interface about the library itself.
 #include <kvarn/kvarn.h>
 
-#include "base/result.hpp"
+#include "capi/session_codes.hpp"
 #include "kernels/kernel_table.hpp"
 
 #define KVARN_TEXT_OF(number) #number
 #define KVARN_VERSION_TEXT(major, minor, patch) KVARN_TEXT_OF(major) "." KVARN_TEXT_OF(minor) "." KVARN_TEXT_OF(patch)
 
-const char* kvarn_status_text(kvarn_status status) { return kvarn::status_text(static_cast<kvarn::Status>(status)); }
+const char* kvarn_status_text(kvarn_status status) {
+  if (const auto of_session = kvarn::capi::session_status_of(status)) return kvarn::session_status_text(*of_session);
+  return kvarn::status_text(static_cast<kvarn::Status>(status));
+}
 
 uint32_t kvarn_version_number(void) { return KVARN_VERSION_NUMBER; }
 

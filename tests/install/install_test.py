@@ -31,6 +31,7 @@ def with_cmake(tree, work):
     run("cmake", "--build", work)
     assert "4.5000 bits a value" in run(work / "encode_rows")
     assert "and all samples" in run(work / "best_of_n", 3, 600, 20, 2)
+    resumes(work / "resume", work)
 
 
 def static_with_cmake(tree, work):
@@ -59,6 +60,15 @@ def with_pkg_config(tree, work):
     flags[flags.index("-lkvarn")] = "-l:libkvarn.a"
     run("cc", "-std=c99", ROOT / "examples" / "encode_rows.c", "-o", work / "static", *flags)
     assert "4.5000 bits a value" in run(work / "static")
+
+
+def resumes(program, work, **options):
+    """A C program saves a context; the next process maps it, goes on with the same bits, and appends a longer one."""
+    file = work / "context.kvarn"
+    first, second, third = (run(program, file, **options).splitlines() for _ in range(3))
+    assert first[0].startswith("read 900 tokens") and second[0] == "resumed 900 tokens" and third[0] == "resumed 964 tokens"
+    assert len(first) == 3 and first[1:] == second[1:3]
+    assert re.fullmatch(r"save 2: \d new tiles, appended", second[3]), second
 
 
 def blocks(page, language):
