@@ -7,37 +7,14 @@
 #include <vector>
 
 #include "array_rows.hpp"
+#include "cache_state.hpp"
 #include "python_parts.hpp"
-#include "worker_team.hpp"
 
 namespace kvarn::python {
 namespace {
 
 namespace py = pybind11;
 using namespace py::literals;
-
-struct Destroy {
-  void operator()(kvarn_cache* cache) const { kvarn_cache_destroy(cache); }
-};
-
-// A cache, its threads, and what calls must know of it. Steps hold on to it, so that it outlives them.
-struct CacheState {
-  CacheState(std::vector<kvarn_layer> of, std::uint32_t threads) : layers(std::move(of)), team(threads) {}
-
-  template <class Call>
-  void call(Call&& body) {
-    call_alone(mutex, std::forward<Call>(body));
-  }
-  const kvarn_layer& layer(std::uint32_t index) const {
-    if (index >= layers.size()) throw py::index_error("there is no layer " + std::to_string(index));
-    return layers[index];
-  }
-
-  std::vector<kvarn_layer> layers;
-  std::mutex mutex;
-  WorkerTeam team;
-  std::unique_ptr<kvarn_cache, Destroy> cache;
-};
 
 // What kvarn_query says, with memory of its own.
 struct Query {
@@ -198,6 +175,7 @@ class PythonCache {
     return account;
   }
   const std::vector<kvarn_layer>& layers() const { return state_->layers; }
+  const std::shared_ptr<CacheState>& state() const { return state_; }
 
  private:
   kvarn_cache* get() const { return state_->cache.get(); }
@@ -264,7 +242,8 @@ void bind_accounts(py::module_& module) {
       .def_readonly("query_bytes", &kvarn_cache_account::query_bytes)
       .def_readonly("list_bytes", &kvarn_cache_account::list_bytes)
       .def_readonly("scratch_bytes", &kvarn_cache_account::scratch_bytes)
-      .def_readonly("f16_bytes", &kvarn_cache_account::f16_bytes);
+      .def_readonly("f16_bytes", &kvarn_cache_account::f16_bytes)
+      .def_readonly("mapped_bytes", &kvarn_cache_account::mapped_bytes);
   py::class_<kvarn_sequence_account>(module, "SequenceAccount", "Where the bytes of one sequence are.")
       .def_readonly("tokens", &kvarn_sequence_account::tokens)
       .def_readonly("sealed_tokens", &kvarn_sequence_account::sealed_tokens)
@@ -291,6 +270,8 @@ void bind_step(py::module_& module) {
 }
 
 }  // namespace
+
+std::shared_ptr<CacheState> state_of(const py::object& cache) { return cache.cast<PythonCache&>().state(); }
 
 void bind_cache(py::module_& module) {
   bind_shapes(module);

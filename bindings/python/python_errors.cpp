@@ -9,7 +9,7 @@ namespace {
 namespace py = pybind11;
 
 // Exceptions live as long as the process: the module is never unloaded. Index: the status.
-std::array<PyObject*, KVARN_STATUS_FULL + 1> classes{};
+std::array<PyObject*, KVARN_STATUS_CUT_SHORT + 1> classes{};
 
 PyObject* add_class(py::module_& module, const char* name, const char* doc, const py::tuple& bases) {
   const std::string full = std::string("kvarn.") + name;
@@ -46,6 +46,24 @@ void bind_errors(py::module_& module) {
   add(KVARN_STATUS_OUT_OF_ORDER, "OutOfOrder", PyExc_RuntimeError,
       "A call that the state of the cache does not allow now.");
   add(KVARN_STATUS_FULL, "Full", PyExc_RuntimeError, "More than the cache was made for.");
+  add(KVARN_STATUS_NOT_FOUND, "NotFound", PyExc_FileNotFoundError, "There is no such session file.");
+  add(KVARN_STATUS_READ_FAILED, "ReadFailed", PyExc_OSError, "The system does not let the file be read.");
+  add(KVARN_STATUS_WRITE_FAILED, "WriteFailed", PyExc_OSError, "The system does not let the file be written.");
+  add(KVARN_STATUS_NO_SPACE, "NoSpace", PyExc_OSError, "The file system is full.");
+  add(KVARN_STATUS_BUSY, "Busy", PyExc_OSError, "Somebody else is saving to this file.");
+  add(KVARN_STATUS_NOT_A_SESSION, "NotASession", PyExc_ValueError, "It does not begin as a session does.");
+  add(KVARN_STATUS_UNKNOWN_VERSION, "UnknownVersion", PyExc_ValueError, "A session of an unknown format version.");
+  add(KVARN_STATUS_OTHER_SHAPE, "OtherShape", PyExc_ValueError,
+      "The cache has other layers, widths, tiles or sink than the session.");
+  add(KVARN_STATUS_TOO_LARGE, "TooLarge", PyExc_ValueError, "More bytes than the receiver takes.");
+  // Which piece it is stands in the message.
+  add(KVARN_STATUS_DAMAGED_HEADER, "Damaged", PyExc_ValueError, "A session that is not as it was written.");
+  for (const kvarn_status status :
+       {KVARN_STATUS_NO_COMMIT, KVARN_STATUS_DAMAGED_INDEX, KVARN_STATUS_DAMAGED_TILE, KVARN_STATUS_DAMAGED_RECORD,
+        KVARN_STATUS_DAMAGED_ROWS, KVARN_STATUS_DAMAGED_HISTORY, KVARN_STATUS_DAMAGED_SAMPLES,
+        KVARN_STATUS_CUT_SHORT}) {
+    classes[status] = classes[KVARN_STATUS_DAMAGED_HEADER];
+  }
   py::register_exception_translator(translate);
 }
 

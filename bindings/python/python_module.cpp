@@ -36,6 +36,7 @@ PYBIND11_MODULE(_kvarn, module) {
   bind_errors(module);
   bind_codec(module);
   bind_cache(module);
+  bind_session(module);
   module.attr("__version__") = kvarn_version_text();
   module.def("kernels", &kvarn_kernels_name, "The kernels in use, as 'avx2'.");
   module.def(

@@ -32,5 +32,6 @@ void call_alone(std::mutex& mutex, Call&& call) {
 
 void bind_codec(pybind11::module_& module);
 void bind_cache(pybind11::module_& module);
+void bind_session(pybind11::module_& module);
 
 }  // namespace kvarn::python

@@ -1,6 +1,7 @@
 """What the compiled module holds. kvarn.h says more about each call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -45,6 +46,36 @@ class OutOfOrder(Error, RuntimeError):
 
 class Full(Error, RuntimeError):
     """More than the cache was made for."""
+
+class NotFound(Error, FileNotFoundError):
+    """There is no such session file."""
+
+class ReadFailed(Error, OSError):
+    """The system does not let the file be read."""
+
+class WriteFailed(Error, OSError):
+    """The system does not let the file be written."""
+
+class NoSpace(Error, OSError):
+    """The file system is full."""
+
+class Busy(Error, OSError):
+    """Somebody else is saving to this file."""
+
+class NotASession(Error, ValueError):
+    """It does not begin as a session does."""
+
+class UnknownVersion(Error, ValueError):
+    """A session of a format version that this library does not know."""
+
+class OtherShape(Error, ValueError):
+    """The cache has other layers, widths, tiles or sink than the session."""
+
+class TooLarge(Error, ValueError):
+    """More bytes than the receiver takes."""
+
+class Damaged(Error, ValueError):
+    """A session that is not as it was written; the message says which piece of it."""
 
 class Codec:
     """Tiles of keys or values to records and back (docs/format/tile_record.md). Holds no data between calls.
@@ -188,6 +219,10 @@ class CacheAccount:
     def f16_bytes(self) -> int:
         """What all sequences would take as half-precision rows with nothing shared."""
 
+    @property
+    def mapped_bytes(self) -> int:
+        """Records of mapped sessions: of their files, in memory only while they are read."""
+
 class SequenceAccount:
     """Where the bytes of one sequence are. What sequences share counts for each of them."""
 
@@ -276,3 +311,115 @@ class Cache:
     def account(self) -> CacheAccount: ...
     @overload
     def account(self, sequence: int) -> SequenceAccount: ...
+
+class SaveReport:
+    """What a save did."""
+
+    @property
+    def commit(self) -> int:
+        """Number of this save in the file, from 1."""
+
+    @property
+    def written_bytes(self) -> int:
+        """By this save."""
+
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def live_bytes(self) -> int:
+        """What a file with nothing but this save would take."""
+
+    @property
+    def new_tiles(self) -> int: ...
+    @property
+    def whole(self) -> bool:
+        """A new file took the place of the old one; False: appended."""
+
+class Session:
+    """An open session file: the newest whole save in it. Sequences that were loaded keep what they need of it.
+
+    Raises NotFound, ReadFailed, NotASession, UnknownVersion, Damaged.
+    """
+
+    def __init__(self, path: str | bytes | PathLike[str]) -> None: ...
+    @staticmethod
+    def receive(read: Callable[[int], bytes], max_bytes: int) -> Session:
+        """Takes one session from read(size), which returns at most that many bytes and b"" at the end, and no byte beyond.
+        Raises TooLarge, Damaged."""
+
+    @property
+    def version(self) -> int:
+        """Of the format."""
+
+    @property
+    def parts(self) -> int:
+        """Sequences in it."""
+
+    @property
+    def commit(self) -> int:
+        """Number of the save in its file, from 1."""
+
+    @property
+    def file_bytes(self) -> int: ...
+    @property
+    def live_bytes(self) -> int: ...
+    @property
+    def model(self) -> bytes: ...
+    @property
+    def metadata(self) -> bytes: ...
+    def length(self, part: int = 0) -> int:
+        """Tokens of a sequence."""
+
+    def tokens(self, part: int = 0) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
+        """Ids and positions."""
+
+    def layers(self, part: int = 0) -> list[Layer]:
+        """Of a cache that the sequence fits. Raises OtherShape if there is none."""
+
+    def config(self, part: int = 0) -> Config:
+        """Likewise."""
+
+    def load(self, cache: Cache, sequence: int = 0, part: int = 0, mapped: bool = True) -> None:
+        """Makes an empty sequence of a cache the one that was saved. mapped: records stay in the file and are read and checked
+        when attention asks for them. Raises OtherShape, Full, OutOfMemory, Damaged; the sequence is empty then."""
+
+    def verify(self) -> None:
+        """Checks every byte that loading and attention would ever use. Raises Damaged."""
+
+def save_session(
+    path: str | bytes | PathLike[str],
+    cache: Cache,
+    sequence: int = 0,
+    *,
+    tokens: ArrayLike | None = None,
+    positions: ArrayLike | None = None,
+    model: bytes = b"",
+    metadata: bytes = b"",
+    sync: bool = True,
+    compact: bool = False,
+) -> SaveReport:
+    """Saves a sequence to a file: what is new since the file's last save, or a whole new one (always if `compact`). Whatever
+    happens, the file holds the previous save or this one. tokens: ids below 2**32; positions: 0, 1, 2 ... if not given. With
+    sync=False a save survives the end of the process, but perhaps no power failure. Raises WriteFailed, NoSpace, Busy, and what
+    Session raises for a file that is there."""
+
+def send_session(
+    write: Callable[[bytes], object],
+    cache: Cache,
+    sequence: int = 0,
+    *,
+    tokens: ArrayLike | None = None,
+    positions: ArrayLike | None = None,
+    model: bytes = b"",
+    metadata: bytes = b"",
+) -> int:
+    """Gives the bytes of a new session file to write(), which must take all of each piece and not use the cache; returns how many
+    there were. An exception of write() ends it."""
+
+def load_session(
+    path: str | bytes | PathLike[str], cache: Cache, sequence: int = 0, *, mapped: bool = True
+) -> Session:
+    """Session(path).load(cache, sequence), and returns the session."""
+
+def verify_session(path: str | bytes | PathLike[str]) -> None:
+    """Session(path).verify()"""
