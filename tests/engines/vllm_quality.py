@@ -56,13 +56,13 @@ def divergence(model, preset):
     text = pathlib.Path(os.environ["KVARN_ROOT"], "docs", "format", "tile_record.md").read_text(encoding="utf-8")
     from transformers import AutoTokenizer  # pylint: disable=import-outside-toplevel
 
-    tokens = AutoTokenizer.from_pretrained(model)(text)["input_ids"][:3000]
+    tokens = AutoTokenizer.from_pretrained(model)(text)["input_ids"][:1600]
     stock = log_probabilities(model, None, [tokens])
     mine = log_probabilities(model, {"preset": preset, "deterministic": True}, [tokens])
     found = [divergence_of(its, ours) for its, ours in zip(stock[0], mine[0])][128:]
     top = sum(max(its, key=its.get) == max(ours, key=ours.get) for its, ours in zip(stock[0], mine[0])) / len(stock[0])
     print(json.dumps({"mean_kld": sum(found) / len(found), "same_top": top, "tokens": len(tokens),
-                      "records_read": engine_plan.latest().keeps_records}))
+                      "sealed": sum(group.counts["sealed"] for group in engine_plan.latest().groups)}))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from kvarn_vllm import _native, engine_plan, shim
 from kvarn_vllm.backend_arrays import step_arrays
 from kvarn_vllm.exact_pages import ExactPages
 from kvarn_vllm.hot_blocks import Batch, HotBlocks
+from kvarn_vllm.layer_call import run_layer
 
 logger = shim.init_logger("vllm.kvarn")
 
@@ -69,6 +70,7 @@ class KvarnBuilder(shim.StockBuilder):
         if not self.plan.is_on:
             return
         self.hot = HotBlocks(self.plan.pool_shape(), self.plan.speculative_tokens, self.plan.keep())
+        self.plan.groups.append(self.hot)
         if self.plan.keeps_records:
             logger.info("%s", self.plan.summary(_native.instruction_set()))
 
@@ -118,15 +120,16 @@ class KvarnImpl(shim.StockImpl):
             self.pages = ExactPages(self, shape, act_dtype)
             return
         key = engine_plan.LayerShape(self.num_kv_heads, self.head_size)
+        staging_bytes = 0
         if key not in self.plan.shared:
             shared = _native.Shared(shape.staging_units, key.kv_heads, key.dim, key.dim, self.plan.k_bits, self.plan.v_bits)
-            self.plan.shared[key] = shared
+            self.plan.shared[key], staging_bytes = shared, shared.bytes
         sinks = [] if self.sinks is None else self.sinks.float().tolist()
         self.pages = _native.Layer(self.plan.shared[key], shape.units, self.num_heads, self.plan.settings.level, self.scale,
                                    float(self.logits_soft_cap), max(self.sliding_window, 0), sinks)
         of_head = self.plan.bytes_per_token(key.kv_heads, key.dim)
         stock = 2 * key.dim * act_dtype.itemsize
-        self.plan.count_layer(self.pages.hot_bytes, of_head * key.kv_heads * shape.tile_tokens,
+        self.plan.count_layer(self.pages.hot_bytes + staging_bytes, of_head * key.kv_heads * shape.tile_tokens,
                               stock * key.kv_heads * shape.tile_tokens)
 
     def forward(self, layer, query, key, value, kv_cache, attn_metadata, output, output_scale=None, output_block_scale=None):
@@ -138,15 +141,7 @@ class KvarnImpl(shim.StockImpl):
             raise NotImplementedError("KVarN: fused output quantization")
         if attn_metadata.step is None:
             return self.pages.forward(self, layer, (query, key, value), kv_cache, attn_metadata, output)
-        tokens = attn_metadata.tokens
-        k, v = (contiguous_heads(rows[:tokens].to(torch.float16)) for rows in (key, value))
-        q = contiguous_heads(query[:tokens].to(torch.float32))
-        out = output[:tokens]
-        target = out if out.dtype == torch.float32 and out.stride(2) == 1 else torch.empty(out.shape, dtype=torch.float32)
-        changed = self.pages.run(attn_metadata.step, place(k), place(v), place(q), place(target), kv_cache.data_ptr(),
-                                 kv_cache.stride(0))
-        if target is not out:
-            out.copy_(target)
+        changed = run_layer(self.pages, attn_metadata, (query, key, value), kv_cache, output)
         if changed:
             self.note_changed(layer, changed)
         return output
@@ -156,12 +151,3 @@ class KvarnImpl(shim.StockImpl):
             logger.warning("KVarN: layer %s has keys or values that are not finite or beyond 65504; they are stored as the nearest "
                            "finite number, NaN as 0", getattr(layer, "layer_name", "?"))
         self.changed_values += count
-
-
-def contiguous_heads(rows):
-    return rows if rows.stride(2) == 1 else rows.contiguous()
-
-
-def place(rows):
-    """Address and strides of [tokens, heads, channels]."""
-    return rows.data_ptr(), rows.stride(0), rows.stride(1)

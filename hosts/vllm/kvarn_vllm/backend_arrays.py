@@ -1,4 +1,4 @@
-"""A plan and a batch as the compiled part takes them."""
+"""A plan and a batch as the compiled part takes them. Knows neither engine nor torch."""
 
 
 def step_arrays(plan, batch):

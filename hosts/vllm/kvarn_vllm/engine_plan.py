@@ -59,6 +59,8 @@ class EnginePlan:
         self.layers = 0
         self.hot_bytes = 0
         self.page_bytes = [0, 0]  # of all layers: ours, the engine's
+        self.groups = []  # the HotBlocks of every group of layers
+        self.shared = {}  # by LayerShape
         self.obstacle = None
         self.k_bits = self.v_bits = 0
         if self.settings.preset == settings.OFF:
@@ -68,7 +70,6 @@ class EnginePlan:
         self.obstacle = model_obstacle(config)
         if self.obstacle is None and self.settings.deterministic and self.speculative_tokens:
             self.obstacle = "deterministic reads and speculation exclude each other"
-        self.shared = {}  # by LayerShape
 
     @property
     def is_on(self):
@@ -123,10 +124,10 @@ class EnginePlan:
         if cache.kv_cache_memory_bytes is not None:
             cache.kv_cache_memory_bytes = max(0, cache.kv_cache_memory_bytes - hot_bytes)
 
-    def summary(self, sealed_where):
+    def summary(self, instruction_set):
         mine, stock = self.page_bytes
         return (f"KVarN: {self.layers} layers, preset {self.settings.preset}, {mine} bytes for {TILE} tokens instead of {stock} "
-                f"({stock / mine:.2f}x), {self.hot_bytes / 2**20:.0f} MiB of exact rows beside them, {sealed_where}")
+                f"({stock / mine:.2f}x), {self.hot_bytes / 2**20:.0f} MiB of exact rows beside them, {instruction_set}")
 
 
 _current = None

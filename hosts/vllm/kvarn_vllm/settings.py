@@ -34,7 +34,9 @@ def read(config, environment=None):
     """The settings of a dictionary (None: there is none), with what it leaves out from the environment. The plugin is on if
     either names a preset or the dictionary is there."""
     environment = os.environ if environment is None else environment
-    config = dict(config or {}) if config is not None else None
+    if config is not None and not isinstance(config, dict):
+        raise SettingsError(f"kvarn: the settings are an object such as {{\"preset\": \"k4v4\"}}, not {config!r}")
+    config = None if config is None else dict(config)
     values = {}
     for field in fields(Settings):
         name = f"KVARN_{field.name.upper()}"
