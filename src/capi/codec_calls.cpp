@@ -13,7 +13,6 @@ namespace kvarn::capi {
 namespace {
 
 constexpr std::size_t kLine = 64;
-constexpr std::size_t kMaxBlocks = kMaxLanes / kBlockTokens;
 
 constexpr std::size_t lines(std::size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
@@ -81,44 +80,33 @@ bool all_finite(const float* values, std::size_t count) {
   return bad == 0;
 }
 
-// One row as halves: where it is, or rounded to `place`. Null: a value that is not finite.
-const HalfBits* half_row(const kvarn_const_rows& rows, std::size_t at, std::size_t dim, HalfBits* place) {
-  if (rows.type == KVARN_TYPE_F16) return static_cast<const HalfBits*>(rows.data) + at;
+// Rows of another type than F16 as halves [tokens, dim]. False: a value is not finite.
+bool round_rows(const Batch& batch, const kvarn_const_rows& rows, std::size_t record, HalfBits* halves) {
+  const std::size_t dim = batch.encoding.dim;
   std::array<float, kMaxRows> widened;
-  const float* floats = static_cast<const float*>(rows.data) + at;
-  if (rows.type == KVARN_TYPE_BF16) {
-    const Bfloat16Bits* from = static_cast<const Bfloat16Bits*>(rows.data) + at;
-    for (std::size_t i = 0; i < dim; ++i) widened[i] = bfloat16_to_float(from[i]);
-    floats = widened.data();
-  }
-  if (!all_finite(floats, dim)) return nullptr;
-  kernels().floats_to_halves(floats, dim, place);
-  return place;
-}
-
-// One tile's rows as blocks of 16 tokens. False: a value is not finite.
-bool gather(const Batch& batch, const kvarn_const_rows& rows, std::size_t record, HalfBits* blocks) {
-  const std::uint32_t dim = batch.encoding.dim;
-  const HeadBlockLayout layout = batch.encoding.side == Side::kKey ? key_block_layout(dim) : value_block_layout(dim);
-  std::array<HalfBits, kMaxRows> rounded;
-  for (std::uint32_t token = 0; token < batch.tokens; ++token) {
-    const HalfBits* row = half_row(rows, row_offset(batch, rows, record, token), dim, rounded.data());
-    if (row == nullptr) return false;
-    put_channels(layout, row, token % kBlockTokens, blocks + token / kBlockTokens * head_block_values(dim));
+  for (std::size_t token = 0; token < batch.tokens; ++token) {
+    const std::size_t at = row_offset(batch, rows, record, token);
+    const float* floats = static_cast<const float*>(rows.data) + at;
+    if (rows.type == KVARN_TYPE_BF16) {
+      const Bfloat16Bits* from = static_cast<const Bfloat16Bits*>(rows.data) + at;
+      for (std::size_t i = 0; i < dim; ++i) widened[i] = bfloat16_to_float(from[i]);
+      floats = widened.data();
+    }
+    if (!all_finite(floats, dim)) return false;
+    kernels().floats_to_halves(floats, dim, halves + token * dim);
   }
   return true;
 }
 
 Status encode_record(const Batch& batch, const kvarn_const_rows& rows, std::size_t record, std::byte* scratch,
                      std::uint8_t* to) {
-  auto* blocks = reinterpret_cast<HalfBits*>(scratch + batch.encode_line_bytes());
-  if (!gather(batch, rows, record, blocks)) return Status::kNonFinite;
-  std::array<const HalfBits*, kMaxBlocks> pointers;
-  const std::size_t count = batch.tokens / kBlockTokens;
-  for (std::size_t block = 0; block < count; ++block) {
-    pointers[block] = blocks + block * head_block_values(batch.encoding.dim);
+  if (rows.type == KVARN_TYPE_F16) {
+    const HalfBits* first = static_cast<const HalfBits*>(rows.data) + row_offset(batch, rows, record, 0);
+    return encode_tokens(batch.encoding, {first, rows.token_stride, batch.tokens}, scratch, to);
   }
-  return encode_tile(batch.encoding, {pointers.data(), count}, scratch, to);
+  auto* halves = reinterpret_cast<HalfBits*>(scratch + batch.encode_line_bytes());
+  if (!round_rows(batch, rows, record, halves)) return Status::kNonFinite;
+  return encode_tokens(batch.encoding, {halves, batch.encoding.dim, batch.tokens}, scratch, to);
 }
 
 void decode_record(const Batch& batch, const std::uint8_t* from, const kvarn_rows& rows, std::size_t record,

@@ -14,10 +14,11 @@ constexpr float kLargestLaneScale = 0x1p7f;
 // One search: the tile, the measure and the state as they belong together.
 class CodeSearch {
  public:
-  CodeSearch(const SearchedTile& tile, const ErrorMeasure& measure, const SearchState& state)
+  CodeSearch(const SearchedTile& tile, const ErrorMeasure& measure, bool refines, const SearchState& state)
       : tile_(tile),
         measure_(measure),
         state_(state),
+        keeps_errors_(refines || measure.feedback != nullptr),
         top_(static_cast<float>((1u << tile.bits) - 1u)),
         row_unit_(std::ldexp(1.0f, tile.row_exponent)) {}
 
@@ -37,6 +38,7 @@ class CodeSearch {
   const ErrorMeasure& measure_;
   const SearchState& state_;
   const KernelTable& kernel_ = kernels();
+  bool keeps_errors_;  // some other row will make them good
   float top_;
   float weight_ = 0.0f;
   float row_unit_;  // a stored step or zero is the line's times this
@@ -78,6 +80,7 @@ void CodeSearch::settle_row(std::size_t index, const RowTarget& wanted, const Li
   line.zero = rounded(fit.value_centre - line.step * fit.code_centre, state_.row_zero[index]);
   state_.middle[index] = line.zero + line.step * (top_ * 0.5f);
   kernel_.round_to_line(wanted, line, top_, codes(index));
+  if (!keeps_errors_) return;
   kernel_.line_errors(row(index), codes(index), line, tile_.lanes, state_.errors + index * tile_.lanes);
 }
 
@@ -88,8 +91,7 @@ void CodeSearch::search_rows() {
         makes_good ? target(index, measure_.feedback + index * tile_.rows, index) : target(row(index));
     const LineFit first = kernel_.search_line(wanted, top_);
     const Line line = {first.step, first.value_centre - first.step * first.code_centre};
-    kernel_.round_to_line(wanted, line, top_, codes(index));
-    settle_row(index, wanted, kernel_.fit_line(wanted, codes(index), top_, first.value_centre));
+    settle_row(index, wanted, kernel_.fit_rounded(wanted, line, top_, first.value_centre));
   }
 }
 
@@ -111,7 +113,7 @@ void CodeSearch::refine_rows() {
 }  // namespace
 
 void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, bool refines, const SearchState& state) {
-  CodeSearch search(tile, measure, state);
+  CodeSearch search(tile, measure, refines, state);
   search.scale_lanes();
   search.search_rows();
   if (refines) search.refine_rows();

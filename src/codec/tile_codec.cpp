@@ -74,6 +74,20 @@ void gather_rotated(Side side, std::uint32_t dim, std::span<const HalfBits* cons
   if (side == Side::kValue) kernel.rotate(work.tile, tokens, dim);
 }
 
+// The same from tokens that lie in rows: 16 of K at a time are turned round on the way.
+void gather_rotated(Side side, std::uint32_t dim, const TokenRows& rows, const Workspace& work) {
+  const KernelTable& kernel = kernels();
+  for (std::size_t token = 0; token < rows.tokens; ++token) {
+    const std::size_t in_block = token % kBlockTokens;
+    float* to = side == Side::kKey ? work.errors + in_block * dim : work.tile + token * dim;
+    kernel.halves_to_floats(rows.data + token * rows.stride, dim, to);
+    if (side == Side::kValue || in_block + 1 < kBlockTokens) continue;
+    kernel.transpose(work.errors, kBlockTokens, dim, dim, work.balanced, kBlockTokens);
+    kernel.rotate_lanes(work.balanced, dim, work.tile + token - in_block, rows.tokens);
+  }
+  if (side == Side::kValue) kernel.rotate(work.tile, rows.tokens, dim);
+}
+
 // floor(log2(root mean square)) of the tile; 0 if that is not a positive number.
 int scale_exponent(const TileShape& shape, const float* tile) {
   const float total = kernels().sum_of_squares(tile, shape.rows, shape.lanes);
@@ -204,6 +218,17 @@ Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const
   }
   const Workspace work(shape, encoding.level, scratch);
   gather_rotated(encoding.side, encoding.dim, head_blocks, work);
+  return encode_rotated(shape, encoding, work, record);
+}
+
+Status encode_tokens(const TileEncoding& encoding, const TokenRows& rows, std::byte* scratch, std::uint8_t* record) {
+  const TileShape shape = tile_shape(encoding.side, rows.tokens, encoding.dim, encoding.bits);
+  if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
+  for (std::size_t token = 0; token < rows.tokens; ++token) {
+    if (!kernels().all_finite(rows.data + token * rows.stride, encoding.dim)) return Status::kNonFinite;
+  }
+  const Workspace work(shape, encoding.level, scratch);
+  gather_rotated(encoding.side, encoding.dim, rows, work);
   return encode_rotated(shape, encoding, work, record);
 }
 

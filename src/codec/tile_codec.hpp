@@ -76,6 +76,16 @@ std::size_t decode_scratch_bytes(const TileShape& shape);
 Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const> head_blocks, std::byte* scratch,
                    std::uint8_t* record);
 
+// Tokens of one KV head in rows: channel c of token t is data[t * stride + c].
+struct TokenRows {
+  const HalfBits* data;
+  std::size_t stride;
+  std::uint32_t tokens;
+};
+
+// encode_tile for tokens that lie in rows: the same record, without blocks in between.
+Status encode_tokens(const TileEncoding& encoding, const TokenRows& rows, std::byte* scratch, std::uint8_t* record);
+
 // Decodes one token of a sealed tile to `dim` un-rotated channels, rounded to half precision (saturating at +-65504).
 void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
                   std::uint32_t token, std::byte* scratch, HalfBits* channels);

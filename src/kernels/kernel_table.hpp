@@ -164,6 +164,8 @@ struct KernelTable {
   // the values that these have with themselves. Its step is 1 to 1.5 times that of least squares. middle is any value
   // near the row's.
   LineFit (*fit_line)(const RowTarget& row, const std::uint8_t* codes, float top, float middle);
+  // The same for the codes that round_to_line gives on a line.
+  LineFit (*fit_rounded)(const RowTarget& row, const Line& line, float top, float middle);
   // The nearest codes 0..top on a line.
   void (*round_to_line)(const RowTarget& row, const Line& line, float top, std::uint8_t* codes);
   // errors[l] = row[l] - (code * step + zero).

@@ -158,7 +158,14 @@ LineFit search_line(const RowTarget& row, float top) {
   return best;
 }
 
-LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, float middle) {
+// The codes of a line that are not kept: kWidth of them for values.
+KVARN_INLINE F32 codes_of(F32 values, const Line& line, F32 factor, float top) {
+  return nearest_code((values - splat(line.zero)) * factor, top);
+}
+
+// The even line of codes_at(lane), kWidth codes from there on.
+template <class Codes>
+KVARN_INLINE LineFit fit_codes(const RowTarget& row, float top, float middle, Codes codes_at) {
   CodeSums sums;
   ValueSums value_sums;
   for (std::size_t lane = 0; lane < row.lanes; lane += kPartials) {
@@ -167,7 +174,7 @@ LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, flo
       const F32 distance = load(row.values + at) - splat(middle);
       const F32 weight = load(row.lane_weight + at);
       value_sums.add(i.value, weight, distance);
-      sums.add(i.value, weight, load_codes(codes + at) - splat(top * 0.5f), distance);
+      sums.add(i.value, weight, codes_at(at) - splat(top * 0.5f), distance);
     });
   }
   const Spread values = spread(value_sums, row.weight, middle);
@@ -181,10 +188,19 @@ LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, flo
   return line_of(step, found);
 }
 
+LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, float middle) {
+  return fit_codes(row, top, middle, [&](std::size_t at) { return load_codes(codes + at); });
+}
+
+LineFit fit_rounded(const RowTarget& row, const Line& line, float top, float middle) {
+  const F32 factor = splat(1.0f / line.step);
+  return fit_codes(row, top, middle, [&](std::size_t at) { return codes_of(load(row.values + at), line, factor, top); });
+}
+
 void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8_t* codes) {
   const F32 factor = splat(1.0f / line.step);
   for (std::size_t lane = 0; lane < row.lanes; lane += kWidth) {
-    const F32 code = nearest_code((load(row.values + lane) - splat(line.zero)) * factor, top);
+    const F32 code = codes_of(load(row.values + lane), line, factor, top);
     store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + lane);
   }
 }

@@ -32,6 +32,7 @@ constexpr KernelTable make_table(const char* name) {
           .add_rows = add_rows,
           .search_line = search_line,
           .fit_line = fit_line,
+          .fit_rounded = fit_rounded,
           .round_to_line = round_to_line,
           .line_errors = line_errors,
           .eliminate = eliminate,
