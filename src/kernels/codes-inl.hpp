@@ -149,21 +149,50 @@ void decode_values(const CodeTile& tile, const TileScales& scales, float* values
   });
 }
 
-// One plane of one lane block: bits `low` ... of every code.
+// 16 codes, one a byte: a lane block's row. The same on every instruction set, so that a chunk is written as it lies.
+using Bytes = std::uint8_t __attribute__((vector_size(kLaneBlock)));
+using BytePairs = std::uint16_t __attribute__((vector_size(kLaneBlock)));
+using ByteGroups = std::uint32_t __attribute__((vector_size(kLaneBlock)));
+
+// Rows a, b, c, d of one lane block to chunk bytes: byte 4 * lane + j is that of row j.
+KVARN_INLINE void store_chunk(Bytes a, Bytes b, Bytes c, Bytes d, std::uint8_t* chunk) {
+  const auto lower = [](Bytes x, Bytes y) {
+    return __builtin_shufflevector(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  };
+  const auto upper = [](Bytes x, Bytes y) {
+    return __builtin_shufflevector(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  };
+  const auto store_pairs = [](Bytes ab, Bytes cd, std::uint8_t* to) {
+    const auto x = reinterpret_cast<BytePairs>(ab);
+    const auto y = reinterpret_cast<BytePairs>(cd);
+    const BytePairs first = __builtin_shufflevector(x, y, 0, 8, 1, 9, 2, 10, 3, 11);
+    const BytePairs second = __builtin_shufflevector(x, y, 4, 12, 5, 13, 6, 14, 7, 15);
+    __builtin_memcpy(to, &first, sizeof first);
+    __builtin_memcpy(to + sizeof first, &second, sizeof second);
+  };
+  store_pairs(lower(a, b), lower(c, d), chunk);
+  store_pairs(upper(a, b), upper(c, d), chunk + kChunkBytes / 2);
+}
+
+// One plane of one lane block: bits `low` ... of every code. Shifts run over four bytes at once: a masked code that is
+// moved up stays within its byte.
 void pack_plane(const std::uint8_t* codes, std::size_t rows, std::size_t lanes, std::uint32_t bits, std::uint32_t low,
                 std::uint8_t* plane) {
   const std::size_t rows_per_plane_chunk = 32 / bits;
-  const std::uint32_t mask = (1u << bits) - 1u;
+  const std::uint32_t mask = ((1u << bits) - 1u) * 0x01010101u;
   for (std::size_t start = 0; start < rows; start += rows_per_plane_chunk, plane += kChunkBytes) {
     const std::size_t count = rows - start < rows_per_plane_chunk ? rows - start : rows_per_plane_chunk;
-    for (std::size_t lane = 0; lane < kLaneBlock; lane += kWidth) {
-      U32 words = {};
-      for (std::size_t i = 0; i < count; ++i) {
-        const U32 code = __builtin_convertvector(load_as<U8>(codes + (start + i) * lanes + lane), U32);
-        words |= ((code >> low) & mask) << static_cast<std::uint32_t>(i % kRowGroup * 8 + i / kRowGroup * bits);
-      }
-      store(words, plane + 4 * lane);
+    ByteGroups packed[kRowGroup] = {};
+    for (std::size_t i = 0; i < count; i += kRowGroup) {
+      const auto up = static_cast<std::uint32_t>(i / kRowGroup * bits);
+      unroll<static_cast<int>(kRowGroup)>([&](auto j) {
+        ByteGroups row;
+        __builtin_memcpy(&row, codes + (start + i + j.value) * lanes, sizeof row);
+        packed[j.value] |= ((row >> low) & mask) << up;
+      });
     }
+    const auto bytes = [&](int j) { return reinterpret_cast<Bytes>(packed[j]); };
+    store_chunk(bytes(0), bytes(1), bytes(2), bytes(3), plane);
   }
 }
 
