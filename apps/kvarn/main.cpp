@@ -34,7 +34,7 @@ std::string take_byte_count(std::string& text) {
 }
 
 void add_exact_options(CLI::App& command, CacheSettings& cache) {
-  command.add_option("--level", cache.level, "how codes are chosen: official, scaled, fast or best");
+  command.add_option("--level", cache.level, "how codes are chosen: official, scaled, fast, best or plain");
   command.add_option("--sink", cache.sink_tokens, "first tokens kept exact")->check(CLI::NonNegativeNumber);
   command.add_option("--tail", cache.tail_tokens, "newest tokens kept exact; none: not even those at work")
       ->transform(CLI::Validator(take_tail, "TOKENS|none"));

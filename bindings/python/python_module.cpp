@@ -6,9 +6,9 @@
 namespace kvarn::python {
 namespace {
 
-constexpr std::array kLevels = {"default", "official", "scaled", "fast", "best"};
+constexpr std::array kLevels = {"default", "official", "scaled", "fast", "best", "plain"};
 static_assert(KVARN_LEVEL_DEFAULT == 0 && KVARN_LEVEL_OFFICIAL == 1 && KVARN_LEVEL_SCALED == 2 &&
-              KVARN_LEVEL_FAST == 3 && KVARN_LEVEL_BEST == 4);
+              KVARN_LEVEL_FAST == 3 && KVARN_LEVEL_BEST == 4 && KVARN_LEVEL_PLAIN == 5);
 
 }  // namespace
 
@@ -24,7 +24,7 @@ kvarn_level level_of(const std::string& name) {
   for (std::size_t level = 0; level < kLevels.size(); ++level) {
     if (name == kLevels[level]) return static_cast<kvarn_level>(level);
   }
-  throw pybind11::value_error("level must be default, official, scaled, fast or best, not '" + name + "'");
+  throw pybind11::value_error("level must be default, official, scaled, fast, best or plain, not '" + name + "'");
 }
 
 const char* name_of_level(kvarn_level level) { return kLevels[level]; }

@@ -16,7 +16,7 @@ namespace kvarn::python {
 kvarn_side side_of(const std::string& name);
 const char* name_of_side(kvarn_side side);
 
-// "default", "official", "scaled", "fast" or "best"; throws ValueError for anything else.
+// "default", "official", "scaled", "fast", "best" or "plain"; throws ValueError for anything else.
 kvarn_level level_of(const std::string& name);
 const char* name_of_level(kvarn_level level);
 

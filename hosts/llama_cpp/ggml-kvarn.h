@@ -39,7 +39,7 @@ typedef bool (*ggml_kvarn_account_t)(struct ggml_kvarn_account * account);
 struct ggml_kvarn_settings {
     uint32_t struct_size;        // in: sizeof(struct ggml_kvarn_settings) of the caller
     const char * preset;         // KVARN_PRESET: "k4v4", "k4v2", ..., "f16"
-    const char * level;          // KVARN_LEVEL: "official", "scaled", "fast", "best"; by default best below 8 bits
+    const char * level;          // KVARN_LEVEL: "official", "scaled", "fast", "best", "plain"; by default best below 8 bits
     const char * codec;          // KVARN_CODEC: "kvarn"; "q8_0", "q5_0", "q4_0" or "q8_0/q4_0": rows are rounded as the
                                  // host's cache of that type would round them and stay in f16, to compare codecs
     int64_t sink_tokens;         // KVARN_SINK

@@ -46,7 +46,7 @@ std::string set_preset(Settings & settings, const char * preset) {
 std::string set_level(Settings & settings, const char * level) {
     kvarn::EncoderLevel named;
     if (kvarn::level_from_name(level, named) != kvarn::Status::kOk) {
-        return std::string("level '") + level + "' is unknown: use best, fast, scaled or official";
+        return std::string("level '") + level + "' is unknown: use best, fast, plain, scaled or official";
     }
     settings.cache.level = named;
     return {};

@@ -116,6 +116,7 @@ typedef uint32_t kvarn_level;
 #define KVARN_LEVEL_SCALED 2u   /* the same after bringing every tile to one size */
 #define KVARN_LEVEL_FAST 3u     /* a line for each row that neither shrinks nor stretches it */
 #define KVARN_LEVEL_BEST 4u     /* fast, and rows make good the rounding errors of others; keys: as queries see them */
+#define KVARN_LEVEL_PLAIN 5u    /* fast without a search: where encoding must keep up with a wire or a drive */
 
 /* Rows of tokens in the caller's memory: value (token, head, channel) is at data[token * token_stride + head *
  * head_stride + channel], so the channels of one head lie side by side. Strides are at least 0 and count values.

@@ -86,6 +86,8 @@ inline std::optional<EncoderLevel> read_level(kvarn_level level, std::uint32_t b
       return EncoderLevel::kFast;
     case KVARN_LEVEL_BEST:
       return EncoderLevel::kBest;
+    case KVARN_LEVEL_PLAIN:
+      return EncoderLevel::kPlain;
     default:
       return std::nullopt;
   }

@@ -14,15 +14,16 @@ constexpr float kLargestLaneScale = 0x1p7f;
 // One search: the tile, the measure and the state as they belong together.
 class CodeSearch {
  public:
-  CodeSearch(const SearchedTile& tile, const ErrorMeasure& measure, bool refines, const SearchState& state)
+  CodeSearch(const SearchedTile& tile, const ErrorMeasure& measure, LineSearch lines, const SearchState& state)
       : tile_(tile),
         measure_(measure),
         state_(state),
-        keeps_errors_(refines || measure.feedback != nullptr),
+        keeps_errors_(lines == LineSearch::kRefined || measure.feedback != nullptr),
         top_(static_cast<float>((1u << tile.bits) - 1u)),
         row_unit_(std::ldexp(1.0f, tile.row_exponent)) {}
 
   void scale_lanes();
+  void take_ranges();
   void search_rows();
   void refine_rows();
 
@@ -84,6 +85,13 @@ void CodeSearch::settle_row(std::size_t index, const RowTarget& wanted, const Li
   kernel_.line_errors(row(index), codes(index), line, tile_.lanes, state_.errors + index * tile_.lanes);
 }
 
+void CodeSearch::take_ranges() {
+  for (std::size_t index = 0; index < tile_.rows; ++index) {
+    const RowTarget wanted = target(row(index));
+    settle_row(index, wanted, kernel_.range_line(wanted, top_));
+  }
+}
+
 void CodeSearch::search_rows() {
   for (std::size_t index = 0; index < tile_.rows; ++index) {
     const bool makes_good = measure_.feedback != nullptr && index > 0;
@@ -112,11 +120,12 @@ void CodeSearch::refine_rows() {
 
 }  // namespace
 
-void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, bool refines, const SearchState& state) {
-  CodeSearch search(tile, measure, refines, state);
+void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, LineSearch lines, const SearchState& state) {
+  CodeSearch search(tile, measure, lines, state);
   search.scale_lanes();
+  if (lines == LineSearch::kNone) return search.take_ranges();
   search.search_rows();
-  if (refines) search.refine_rows();
+  if (lines == LineSearch::kRefined) search.refine_rows();
 }
 
 // Eliminates the last row first, so that the first row's error can be made good by all that follow.

@@ -1,4 +1,4 @@
-// The search for the codes, row lines and lane scales that lose least of a tile: the levels `fast` and `best`.
+// The search for the codes, row lines and lane scales that lose least of a tile: the levels `plain`, `fast` and `best`.
 // Sits on kernels; knows nothing of records, queries or caches. The arithmetic is normative
 // (docs/format/tile_record.md).
 #pragma once
@@ -45,10 +45,16 @@ struct SearchState {
   float* errors;         // [rows, lanes], of scaled
 };
 
+// How a row's line is found.
+enum class LineSearch : std::uint8_t {
+  kNone,     // that of its range; with no measure
+  kOnce,     // by the codes that its range gives
+  kRefined,  // once more for every row, now knowing the errors of all others
+};
+
 // Finds codes and fields into state: lanes to a root mean square of one, then row by row a line and the codes nearest
-// to it; with a measure each row also makes good what the rows before it have lost. If `refines`, once more for every
-// row, now knowing the errors of all others.
-void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, bool refines, const SearchState& state);
+// to it; with a measure each row also makes good what the rows before it have lost.
+void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, LineSearch lines, const SearchState& state);
 
 // Fills feedback[rows, rows] from second_moment, destroying `work` of the same size.
 void factor_second_moment(const float* second_moment, std::size_t rows, float* work, float* feedback);

@@ -141,7 +141,7 @@ SearchState search_state(const TileShape& shape, const Workspace& work) {
           .errors = work.errors};
 }
 
-// Finds codes and fields by search. Only K tiles at `best` need queries; without any they are searched as at `fast`.
+// Finds codes and fields by search, at `plain` without one. Only K tiles at `best` need queries; without any they are searched as at `fast`.
 void search_tile(const TileShape& shape, const TileEncoding& encoding, int exponent, const Workspace& work) {
   const int lane_exponent = std::clamp(exponent, -4, 8);
   const SearchedTile tile = {work.tile, shape.rows, shape.lanes, shape.bits, lane_exponent, exponent - lane_exponent};
@@ -157,7 +157,9 @@ void search_tile(const TileShape& shape, const TileEncoding& encoding, int expon
       measure = {work.second_moment, work.feedback, work.scales.best_lane_scale};
     }
   }
-  search_codes(tile, measure, refines, search_state(shape, work));
+  LineSearch lines = refines ? LineSearch::kRefined : LineSearch::kOnce;
+  if (encoding.level == EncoderLevel::kPlain) lines = LineSearch::kNone;
+  search_codes(tile, measure, lines, search_state(shape, work));
 }
 
 Status encode_rotated(const TileShape& shape, const TileEncoding& encoding, const Workspace& work,

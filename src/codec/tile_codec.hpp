@@ -24,9 +24,10 @@ enum class EncoderLevel : std::uint8_t {
   kFast,      // lanes to a root mean square of one, then for each row a line that neither shrinks nor stretches it
   kBest,      // K: rounding errors of a channel are made good by the next ones, as far as queries see them
               // (QueryMoments; none: kFast), then each row once more, by all others' errors. V: kFast, each row twice
+  kPlain,     // kFast without a search: a row's line is that of its range
 };
 
-inline constexpr std::array<std::string_view, 4> kEncoderLevelNames = {"official", "scaled", "fast", "best"};
+inline constexpr std::array<std::string_view, 5> kEncoderLevelNames = {"official", "scaled", "fast", "best", "plain"};
 
 // The level of this code width if none is named. At 8 bits there is nothing left to gain (docs/decisions/0009).
 constexpr EncoderLevel default_level(std::uint32_t bits) {

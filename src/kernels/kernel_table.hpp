@@ -157,6 +157,8 @@ struct KernelTable {
   void (*lane_squares)(const float* values, std::size_t rows, std::size_t lanes, float* sums);
   // out[l] = start[l] (nullptr: 0) + sum over r of weights[r] * values[r][l]; out may be start.
   void (*add_rows)(const float* start, const WeightedRows& rows, float* out);
+  // The line whose codes 0 and top are the row's least and greatest value.
+  LineFit (*range_line)(const RowTarget& row, float top);
   // The line of least squares for the codes that the row's range gives; where top is 3, of three ranges, cut by 0 to 2
   // eighths, the one that explains most of the row.
   LineFit (*search_line)(const RowTarget& row, float top);

@@ -130,6 +130,12 @@ KVARN_INLINE Spread spread_around(const RowTarget& row, float middle) {
   return spread(sums, row.weight, middle);
 }
 
+LineFit range_line(const RowTarget& row, float top) {
+  const Range range = row_range(row.values, row.lanes);
+  const float step = (range.high - range.low) / top;
+  return {step < kLeastStep ? kLeastStep : step, (range.low + range.high) * 0.5f, top * 0.5f};
+}
+
 LineFit search_line(const RowTarget& row, float top) {
   const Range range = row_range(row.values, row.lanes);
   const float middle = (range.low + range.high) * 0.5f;

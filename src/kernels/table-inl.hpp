@@ -30,6 +30,7 @@ constexpr KernelTable make_table(const char* name) {
           .sum_values = sum_values,
           .lane_squares = lane_squares,
           .add_rows = add_rows,
+          .range_line = range_line,
           .search_line = search_line,
           .fit_line = fit_line,
           .fit_rounded = fit_rounded,

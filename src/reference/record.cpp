@@ -64,7 +64,7 @@ SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level lev
   const std::optional<SecondMoment> moment =
       level == Level::kBest && is_key && moments != nullptr ? second_moment(*moments, spec.dim) : std::nullopt;
   const bool refines = level == Level::kBest && (!is_key || moment.has_value());
-  SearchOrder order = {spec.bits, scaled.exponent, nullptr, {}, refines};
+  SearchOrder order = {spec.bits, scaled.exponent, nullptr, {}, refines, level == Level::kPlain};
   if (moment.has_value()) {
     order.moment = &*moment;
     order.importance = lane_importance(*moments, scaled.tile, scaled.exponent);
@@ -108,7 +108,7 @@ Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std:
   const int exponent = level == Level::kOfficial ? 0 : scale_exponent(tile);
   const float unit = std::ldexp(1.0f, -exponent);
   for (float& value : tile.values) value *= unit;
-  if (level == Level::kFast || level == Level::kBest) {
+  if (level != Level::kOfficial && level != Level::kScaled) {
     const SearchedCodes found = searched(spec, {tile, exponent}, level, moments);
     return write_record(shape, {found.row_scale, found.row_zero, found.lane_scale}, found.codes);
   }

@@ -16,8 +16,9 @@
 namespace kvarn::reference {
 
 // How codes are chosen. kOfficial: the published method; kScaled: the same after scaling the tile by a power of two;
-// kFast: a search for the least error; kBest: the same, refined, for K as far as queries see the error.
-enum class Level : std::uint8_t { kOfficial, kScaled, kFast, kBest };
+// kFast: a search for the least error; kBest: the same, refined, for K as far as queries see the error; kPlain: no
+// search.
+enum class Level : std::uint8_t { kOfficial, kScaled, kFast, kBest, kPlain };
 
 // K tiles have channels as rows and tokens as lanes, V tiles the other way round.
 enum class Axis : std::uint8_t { kKey, kValue };

@@ -1,4 +1,4 @@
-// The encoder arithmetic of the format page for `fast` and `best`, one row and one lane at a time.
+// The encoder arithmetic of the format page for `plain`, `fast` and `best`, one row and one lane at a time.
 #include "reference/search.hpp"
 
 #include <algorithm>
@@ -50,6 +50,10 @@ class Search {
   }
 
   SearchedCodes run() {
+    if (order_.plain) {
+      take_ranges();
+      return found_;
+    }
     search_rows();
     if (order_.refines) refine_rows();
     return found_;
@@ -158,6 +162,15 @@ class Search {
   std::vector<float> codes_of(std::uint32_t row) const {
     const auto first = found_.codes.begin() + std::ptrdiff_t{row} * scaled_.lanes;
     return {first, first + scaled_.lanes};
+  }
+
+  void take_ranges() {
+    for (std::uint32_t row = 0; row < scaled_.rows; ++row) {
+      const std::vector<float> values = with_errors(row, {});
+      const auto [min, max] = std::minmax_element(values.begin(), values.end());
+      const float low = *min + 0.0f;
+      settle(row, values, {std::max((*max - low) / top_, kLeastStep), (low + *max) * 0.5f, top_ * 0.5f});
+    }
   }
 
   void search_rows() {

@@ -1,4 +1,4 @@
-// The levels `fast` and `best`: a line through each row, error feedback between rows, a second look at each
+// The levels `plain`, `fast` and `best`: a line through each row, error feedback between rows, a second look at each
 // row. Part of the scalar truth that only tests link; kernels must reproduce these bits.
 #pragma once
 
@@ -48,6 +48,7 @@ struct SearchOrder {
   const SecondMoment* moment;
   std::vector<float> importance;  // of lanes
   bool refines;
+  bool plain;  // no search: every row's line is that of its range
 };
 
 SearchedCodes search(const FloatTile& tile, const SearchOrder& order);

@@ -63,7 +63,7 @@ struct IndexHead {
 struct PartHead {
   std::uint32_t tile_tokens, sink_tokens, tail_tokens;
   std::uint32_t k_bits, v_bits;
-  std::uint32_t level;  // 0 to 3, in the order of EncoderLevel; kNoNumber: the default of each side's width
+  std::uint32_t level;  // 0 to 4, in the order of EncoderLevel; kNoNumber: the default of each side's width
   std::uint32_t flags;  // PartFlag
   std::uint32_t k_baseline, v_baseline;
   std::uint32_t window_hits;

@@ -82,6 +82,7 @@ TEST(CodecCalls, GoldenRows_GiveTheGoldenRecords) {
     codec.level = level == "official" ? KVARN_LEVEL_OFFICIAL
                   : level == "scaled" ? KVARN_LEVEL_SCALED
                   : level == "fast"   ? KVARN_LEVEL_FAST
+                  : level == "plain"  ? KVARN_LEVEL_PLAIN
                                       : KVARN_LEVEL_BEST;
     const auto bytes = read_file(rows);
     std::vector<uint16_t> halves(bytes.size() / 2);
@@ -230,7 +231,7 @@ TEST(CodecCalls, BatchesOutOfRange_AreRefused) {
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.heads = 0; }), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.tiles = 0; }), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.side = 0; }), KVARN_STATUS_INVALID_ARGUMENT);
-  EXPECT_EQ(measured([](kvarn_codec& codec) { codec.level = 5; }), KVARN_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(measured([](kvarn_codec& codec) { codec.level = 6; }), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.heads = codec.tiles = UINT32_MAX; }),
             KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.struct_size = 0; }), KVARN_STATUS_INVALID_ARGUMENT);

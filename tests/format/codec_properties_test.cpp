@@ -24,7 +24,7 @@ TileSpec any_spec() {
 
 Level any_level() { return *rc::gen::element(Level::kOfficial, Level::kScaled); }
 
-Level any_scaled_level() { return *rc::gen::element(Level::kScaled, Level::kFast, Level::kBest); }
+Level any_scaled_level() { return *rc::gen::element(Level::kScaled, Level::kFast, Level::kBest, Level::kPlain); }
 
 Random any_random() { return Random(*rc::gen::resize(rc::kNominalSize, rc::gen::arbitrary<std::uint64_t>())); }
 

@@ -40,6 +40,8 @@ EncoderLevel encoder_level(reference::Level level) {
       return EncoderLevel::kFast;
     case reference::Level::kBest:
       return EncoderLevel::kBest;
+    case reference::Level::kPlain:
+      return EncoderLevel::kPlain;
     case reference::Level::kOfficial:
       break;
   }

@@ -15,7 +15,7 @@ constexpr Axis kBothAxes[] = {Axis::kKey, Axis::kValue};
 
 std::string axis_text(Axis axis) { return axis == Axis::kKey ? "k" : "v"; }
 std::string level_text(Level level) {
-  constexpr const char* kNames[] = {"official", "scaled", "fast", "best"};
+  constexpr const char* kNames[] = {"official", "scaled", "fast", "best", "plain"};
   return kNames[static_cast<int>(level)];
 }
 
@@ -79,8 +79,12 @@ std::vector<GoldenTile> golden_tiles() {
     }
     for (const std::uint32_t bits : {4u, 2u}) tiles.push_back({{axis, 32, 64, bits}, Level::kOfficial, "uneven"});
     for (const std::uint32_t bits : {4u, 2u}) tiles.push_back({{axis, 32, 64, bits}, Level::kFast, "uneven"});
+    for (const std::uint32_t bits : {4u, 2u}) tiles.push_back({{axis, 32, 64, bits}, Level::kPlain, "uneven"});
     for (const char* content : {"constant", "largest", "subnormal"}) {
       tiles.push_back({{axis, 16, 32, 4}, Level::kFast, content});
+    }
+    for (const char* content : {"constant", "subnormal"}) {
+      tiles.push_back({{axis, 16, 32, 4}, Level::kPlain, content});
     }
     for (const char* content : {"zeros", "mixed_zeros", "constant", "largest", "subnormal", "outlier", "small"}) {
       tiles.push_back({{axis, 16, 32, 4}, Level::kScaled, content});

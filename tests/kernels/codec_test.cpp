@@ -37,6 +37,8 @@ reference::Level level_of(const CodecCase& c) {
       return reference::Level::kFast;
     case EncoderLevel::kBest:
       return reference::Level::kBest;
+    case EncoderLevel::kPlain:
+      return reference::Level::kPlain;
     default:
       return reference::Level::kOfficial;
   }
@@ -122,7 +124,7 @@ Halves normal_rows(const CodecCase& c, std::uint32_t seed, float scale = 1.0f) {
 }
 
 constexpr EncoderLevel kLevels[] = {EncoderLevel::kOfficial, EncoderLevel::kScaled, EncoderLevel::kFast,
-                                    EncoderLevel::kBest};
+                                    EncoderLevel::kBest, EncoderLevel::kPlain};
 
 template <class Body>
 void for_each_case(std::span<const std::uint32_t> dims, std::span<const std::uint32_t> tokens, Body body) {

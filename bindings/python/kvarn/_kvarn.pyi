@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Buffer
 
 Side = Literal["k", "v"]
-Level = Literal["default", "official", "scaled", "fast", "best"]
+Level = Literal["default", "official", "scaled", "fast", "best", "plain"]
 
 __version__: str
 

@@ -25,7 +25,7 @@ _RAW, _RECORDS = 0, 1
 
 # What rows can be made of.
 ROW_TYPES = ("bfloat16", "float16", "float32")
-LEVELS = ("default", "official", "scaled", "fast", "best")
+LEVELS = ("default", "official", "scaled", "fast", "best", "plain")
 
 
 class Damaged(ValueError):
