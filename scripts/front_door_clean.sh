@@ -13,7 +13,7 @@ command_clean() {
   take_lock
   # Only folders of ours: KVARN_CACHE may point to a directory with other things in it.
   local folder
-  for folder in downloads models engine text logs ccache vllm; do rm -rf "${cache_dir:?}/$folder"; done
+  for folder in downloads models engine text logs ccache vllm lmcache; do rm -rf "${cache_dir:?}/$folder"; done
   rm -f "$cache_dir/lock"
   rmdir "$cache_dir" 2>/dev/null || true
   note "removed the downloads and engine builds in $cache_dir"

@@ -194,12 +194,27 @@ run_sanitized_schedule() {
 # run_python_tests TIER: the Python package, as a wheel that is installed into a folder of the build tree, and its tests; then those of
 # what is made of it for engines, without the engines.
 run_python_tests() {
+  need_python_package
+  PYTHONPATH=$python_build/package run_pytest python "$1"
+  build_lmcache_package
+  PYTHONPATH=$lmcache_package run_pytest lmcache "$1"
+}
+
+# build_lmcache_package: sets lmcache_package to what PYTHONPATH must name for the serde of LMCache; the Python package is there.
+build_lmcache_package() {
+  local log=$cache_dir/logs/lmcache-build.log
+  lmcache_package=$python_build/package:$KVARN_ROOT/build/lmcache/package
+  take_lock
+  run_step "building the serde of LMCache" "$log" build_wheel "$KVARN_ROOT/hosts/lmcache" "$KVARN_ROOT/build/lmcache" ||
+    explain_failure "building the serde of LMCache" "$log"
+  release_lock
+}
+
+need_python_package() {
   local log=$cache_dir/logs/python-build.log
   take_lock
   run_step "building the Python package" "$log" build_python_package || explain_failure "building the Python package" "$log"
   release_lock
-  PYTHONPATH=$python_build/package run_pytest python "$1"
-  PYTHONPATH=$python_build/package:$KVARN_ROOT/hosts/lmcache run_pytest lmcache "$1"
 }
 
 # With what is on this machine: nothing is downloaded. setup.py keeps what it compiled; setuptools would also keep files of the
@@ -241,9 +256,12 @@ test_engines() {
   need_model smollm2
   export KVARN_ROOT KVARN_MODEL=$model_path
   build_vllm_plugin
-  need_vllm_env
+  need_python_package
+  build_lmcache_package
+  need_lmcache_env
   release_lock
   export KVARN_VLLM_PYTHON=$vllm_env/bin/python KVARN_VLLM_PLUGIN=$vllm_plugin KVARN_ENGINE_CACHE=$cache_dir/models/engines
+  export KVARN_LMCACHE_PYTHON=$lmcache_env/bin/python KVARN_LMCACHE_PACKAGES=$lmcache_package
   run_pytest engines long
 }
 

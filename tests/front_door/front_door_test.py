@@ -26,7 +26,7 @@ MODEL_BYTES = b"GGUF" + bytes(range(200))
 DRIVER = """
 set -Eeuo pipefail
 KVARN_ROOT=$1; shift
-for part in output pins download engine project exec hosts test bench clean doctor plan serve vllm; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
+for part in output pins download engine project exec hosts test bench clean doctor plan serve vllm lmcache; do source "$KVARN_ROOT/scripts/front_door_$part.sh"; done
 make_cache_dir
 "$@"
 """
@@ -387,3 +387,23 @@ def test_environment_of_vllm_goes_on_where_it_was_cut_off(env, shop, tmp_path):
     assert made.stdout.strip() == str(folder / "env") and not (folder / "env" / "half").exists()
     again = kvarn(env, "vllm-env", root=root)
     assert again.stdout == made.stdout and again.stderr == ""
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11) or os.uname().machine != "x86_64", reason="the packages are pinned for another system")
+def test_environment_of_lmcache_has_its_own_packages_and_sees_those_of_vllm(env, shop, tmp_path):
+    modules = {"vllm/__init__.py": b"", "vllm/v1/__init__.py": b"", "vllm/v1/attention/__init__.py": b"",
+               "vllm/v1/attention/backends/__init__.py": b"", "vllm/v1/attention/backends/cpu_attn.py": b"", "shared.py": b"owner = 'vllm'\n"}
+    vllm = write_wheel(shop["folder"], "vllm", modules)
+    lmcache = write_wheel(shop["folder"], "lmcache", {"lmcache/__init__.py": b"", "lmcache/v1/__init__.py": b"", "shared.py": b"owner = 'lmcache'\n",
+                                                      "lmcache/v1/distributed/__init__.py": b"", "lmcache/v1/distributed/serde.py": b"import vllm\n"})
+    root = clone_with_packages(tmp_path, [f"vllm==1.0 --hash=sha256:{vllm}"])
+    (root / "hosts" / "lmcache").mkdir()
+    (root / "hosts" / "lmcache" / "environment.txt").write_text(f"lmcache==1.0 --hash=sha256:{lmcache}\n")
+    for _ in range(2):
+        made = subprocess.run(["bash", "-c", DRIVER, "driver", root, "need_lmcache_env"], env=env, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+    assert made.stderr == ""  # the second time nothing is left to do
+    folder, = (tmp_path / "cache" / "lmcache").iterdir()
+    done = subprocess.run([folder / "env" / "bin" / "python", "-c", "import vllm, shared; print(shared.owner)"], capture_output=True, text=True,
+                          check=False)
+    assert done.stdout == "lmcache\n", done.stderr
