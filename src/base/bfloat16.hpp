@@ -1,4 +1,5 @@
-// The upper halves of single-precision numbers, as engines keep keys and values in. Knows numbers only.
+// The upper halves of single-precision numbers, as engines keep keys and values in: exact scalar conversions. Every
+// instruction set's vector conversion must agree with these bit for bit. Knows numbers only.
 #pragma once
 
 #include <bit>

@@ -1,5 +1,4 @@
 // The codec of the C interface: batches of tiles in the caller's memory.
-#include <array>
 #include <atomic>
 #include <bit>
 
@@ -83,17 +82,15 @@ bool all_finite(const float* values, std::size_t count) {
 // Rows of another type than F16 as halves [tokens, dim]. False: a value is not finite.
 bool round_rows(const Batch& batch, const kvarn_const_rows& rows, std::size_t record, HalfBits* halves) {
   const std::size_t dim = batch.encoding.dim;
-  std::array<float, kMaxRows> widened;
-  for (std::size_t token = 0; token < batch.tokens; ++token) {
+  for (std::size_t token = 0; token < batch.tokens; ++token, halves += dim) {
     const std::size_t at = row_offset(batch, rows, record, token);
-    const float* floats = static_cast<const float*>(rows.data) + at;
     if (rows.type == KVARN_TYPE_BF16) {
-      const Bfloat16Bits* from = static_cast<const Bfloat16Bits*>(rows.data) + at;
-      for (std::size_t i = 0; i < dim; ++i) widened[i] = bfloat16_to_float(from[i]);
-      floats = widened.data();
+      if (!kernels().bfloats_to_halves(static_cast<const Bfloat16Bits*>(rows.data) + at, dim, halves)) return false;
+      continue;
     }
+    const float* floats = static_cast<const float*>(rows.data) + at;
     if (!all_finite(floats, dim)) return false;
-    kernels().floats_to_halves(floats, dim, halves + token * dim);
+    kernels().floats_to_halves(floats, dim, halves);
   }
   return true;
 }
@@ -119,15 +116,13 @@ void decode_record(const Batch& batch, const std::uint8_t* from, const kvarn_row
   }
   auto* halves = reinterpret_cast<HalfBits*>(scratch + batch.decode_line_bytes());
   decode_tokens(encoding.side, dim, batch.tokens, encoding.bits, from, scratch, halves, dim);
-  std::array<float, kMaxRows> widened;
-  for (std::uint32_t token = 0; token < batch.tokens; ++token) {
+  for (std::uint32_t token = 0; token < batch.tokens; ++token, halves += dim) {
     const std::size_t at = row_offset(batch, rows, record, token);
-    const bool narrow = rows.type == KVARN_TYPE_BF16;
-    float* floats = narrow ? widened.data() : static_cast<float*>(rows.data) + at;
-    kernels().halves_to_floats(halves + std::size_t{token} * dim, dim, floats);
-    if (!narrow) continue;
-    Bfloat16Bits* to = static_cast<Bfloat16Bits*>(rows.data) + at;
-    for (std::size_t i = 0; i < dim; ++i) to[i] = float_to_bfloat16(floats[i]);
+    if (rows.type == KVARN_TYPE_BF16) {
+      kernels().halves_to_bfloats(halves, dim, static_cast<Bfloat16Bits*>(rows.data) + at);
+    } else {
+      kernels().halves_to_floats(halves, dim, static_cast<float*>(rows.data) + at);
+    }
   }
 }
 

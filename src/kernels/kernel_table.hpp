@@ -128,6 +128,10 @@ struct KernelTable {
   void (*halves_to_floats)(const void* halves, std::size_t count, float* floats);
   void (*floats_to_halves)(const float* floats, std::size_t count, HalfBits* halves);
   bool (*all_finite)(const void* halves, std::size_t count);
+  // bfloat16, the upper halves of floats: to halves as floats_to_halves does, false if a value is not finite; and back,
+  // of finite halves, to nearest even.
+  bool (*bfloats_to_halves)(const void* bfloats, std::size_t count, HalfBits* halves);
+  void (*halves_to_bfloats)(const HalfBits* halves, std::size_t count, void* bfloats);
 
   // Hadamard rotation in power-of-two blocks of `count` rows of `dim` channels; its own inverse.
   void (*rotate)(float* rows, std::size_t count, std::size_t dim);

@@ -12,11 +12,35 @@ void halves_to_floats(const void* halves, std::size_t count, float* floats) {
   for (std::size_t i = 0; i < count; i += kWidth) store(load_halves(from + 2 * i), floats + i);
 }
 
+KVARN_INLINE void store_bounded_halves(F32 value, HalfBits* halves) {
+  const F32 below = select(value > kHalfMax, splat(kHalfMax), value);
+  store_halves(select(below < -kHalfMax, splat(-kHalfMax), below), halves);
+}
+
 void floats_to_halves(const float* floats, std::size_t count, HalfBits* halves) {
+  for (std::size_t i = 0; i < count; i += kWidth) store_bounded_halves(load(floats + i), halves + i);
+}
+
+bool bfloats_to_halves(const void* bfloats, std::size_t count, HalfBits* halves) {
+  const auto* from = static_cast<const unsigned char*>(bfloats);
+  U16 bad = {};
   for (std::size_t i = 0; i < count; i += kWidth) {
-    const F32 value = load(floats + i);
-    const F32 below = select(value > kHalfMax, splat(kHalfMax), value);
-    store_halves(select(below < -kHalfMax, splat(-kHalfMax), below), halves + i);
+    const U16 upper = load_as<U16>(from + 2 * i);
+    const U16 exponent = upper & static_cast<std::uint16_t>(0x7F80);
+    bad |= reinterpret_cast<U16>(exponent == static_cast<std::uint16_t>(0x7F80));
+    store_bounded_halves(float_of(__builtin_convertvector(upper, U32) << 16), halves + i);
+  }
+  std::uint16_t any = 0;
+  for (int i = 0; i < kWidth; ++i) any = static_cast<std::uint16_t>(any | bad[i]);
+  return any == 0;
+}
+
+void halves_to_bfloats(const HalfBits* halves, std::size_t count, void* bfloats) {
+  auto* to = static_cast<unsigned char*>(bfloats);
+  for (std::size_t i = 0; i < count; i += kWidth) {
+    const U32 bits = bits_of(load_halves(halves + i));
+    const U16 upper = __builtin_convertvector((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16, U16);
+    __builtin_memcpy(to + 2 * i, &upper, sizeof upper);
   }
 }
 

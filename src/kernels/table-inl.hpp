@@ -18,6 +18,8 @@ constexpr KernelTable make_table(const char* name) {
           .halves_to_floats = halves_to_floats,
           .floats_to_halves = floats_to_halves,
           .all_finite = all_finite,
+          .bfloats_to_halves = bfloats_to_halves,
+          .halves_to_bfloats = halves_to_bfloats,
           .rotate = rotate,
           .rotate_lanes = rotate_lanes,
           .transpose = transpose,

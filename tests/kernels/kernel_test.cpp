@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "base/bfloat16.hpp"
 #include "kernels/kernel_table.hpp"
 
 namespace kvarn {
@@ -71,6 +72,48 @@ TEST(HalfConversion, Nan_NarrowsToNan) {
     std::vector<HalfBits> halves(floats.size());
     table->floats_to_halves(floats.data(), floats.size(), halves.data());
     for (const HalfBits half : halves) EXPECT_GT(half & 0x7FFFu, 0x7C00u) << table->name;
+  }
+}
+
+TEST(Bfloat16Conversion, EveryNumber_NarrowsToTheHalfOfTheSameFloat) {
+  std::vector<Bfloat16Bits> all;
+  for (std::uint32_t bits = 0; bits < 0x10000u; ++bits) {
+    if ((bits & 0x7F80u) != 0x7F80u) all.push_back(static_cast<Bfloat16Bits>(bits));
+  }
+  for (const KernelTable* table : available_kernels()) {
+    std::vector<HalfBits> halves(all.size());
+    ASSERT_TRUE(table->bfloats_to_halves(all.data(), all.size(), halves.data())) << table->name;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const float bounded = std::fmin(std::fmax(bfloat16_to_float(all[i]), -kHalfMax), kHalfMax);
+      ASSERT_EQ(float_to_half(bounded), halves[i]) << table->name << " " << all[i];
+    }
+  }
+}
+
+TEST(Bfloat16Conversion, NumbersThatAreNotFinite_AreFoundInEveryPlace) {
+  for (const KernelTable* table : available_kernels()) {
+    for (std::size_t place = 0; place < 48; ++place) {
+      for (const Bfloat16Bits bad : {0x7F80, 0xFF80, 0x7FC0, 0xFF81}) {
+        std::vector<Bfloat16Bits> row(48, 0x3F80);
+        row[place] = bad;
+        std::vector<HalfBits> halves(row.size());
+        ASSERT_FALSE(table->bfloats_to_halves(row.data(), row.size(), halves.data())) << table->name << " " << place;
+      }
+    }
+  }
+}
+
+TEST(Bfloat16Conversion, EveryHalf_WidensToTheNearestNumber) {
+  std::vector<HalfBits> all;
+  for (std::uint32_t bits = 0; bits < 0x10000u; ++bits) {
+    if ((bits & 0x7C00u) != 0x7C00u) all.push_back(static_cast<HalfBits>(bits));
+  }
+  for (const KernelTable* table : available_kernels()) {
+    std::vector<Bfloat16Bits> upper(all.size());
+    table->halves_to_bfloats(all.data(), all.size(), upper.data());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      ASSERT_EQ(float_to_bfloat16(half_to_float(all[i])), upper[i]) << table->name << " " << all[i];
+    }
   }
 }
 

@@ -28,7 +28,8 @@ LINKS = (("1 Gbit/s", 0.125e9), ("SATA SSD", 0.55e9), ("10 Gbit/s", 1.25e9), ("2
 
 @dataclasses.dataclass(frozen=True)
 class Speeds:
-    """Of one number of threads: bytes of the chunk in 16 bits a second, median and range of the runs."""
+    """Of one number of threads: bytes of the chunk in 16 bits a second, median and range of the runs. One thread: seconds of its
+    processor time, which other programs do not lengthen; more: of the clock on the wall."""
 
     threads: int
     encode: float
@@ -89,15 +90,16 @@ def measure(options, threads):
     stored = np.empty(codec.encoded_bytes((group,)), np.uint8)
     back = np.empty_like(chunk)
     half_bytes = np.prod(group.shape) * 2
+    clock = time.thread_time if threads == 1 else time.perf_counter
     encode, decode = [], []
     for run in range(options.runs + 1):
-        start = time.perf_counter()
+        start = clock()
         codec.encode(chunk, (group,), stored)
-        between = time.perf_counter()
+        between = clock()
         codec.decode(stored, (group,), back)
         if run > 0:  # the first warms up
             encode.append(half_bytes / (between - start))
-            decode.append(half_bytes / (time.perf_counter() - between))
+            decode.append(half_bytes / (clock() - between))
     share = stored.size / half_bytes
     return share, Speeds(threads, statistics.median(encode), (min(encode), max(encode)), statistics.median(decode), (min(decode), max(decode)))
 
@@ -113,6 +115,7 @@ def processor():
 def show(options, share, speeds):
     print(f"{options.preset}, level {options.level}, head_dim {options.head_dim}, {options.dtype}, kernels {kvarn.kernels()}: "
           f"{share:.3f} of 16 bits\n")
+    print("One thread: processor time. More: the clock on the wall, which other programs lengthen.\n")
     print("| threads | encode GB/s | min to max | decode GB/s | min to max | storing pays below | loading pays below |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for row in speeds:
