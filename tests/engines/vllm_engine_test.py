@@ -98,7 +98,7 @@ def test_blocks_are_the_budget_over_the_page(preset):
 
 
 # Mean KL divergence, nats a token, at the positions after the first tile; about twice what was measured.
-@pytest.mark.parametrize("preset, most", [("k4v4", 0.02), ("k4v2", 0.12)])
+@pytest.mark.parametrize("preset, most", [("k4v4", 0.01), ("k4v2", 0.03)])
 def test_smollm2_says_nearly_what_it_says_without_the_plugin(preset, most):
     found = json.loads(run("vllm_quality.py", model("smollm2"), "divergence", preset).splitlines()[-1])
     assert 1e-6 < found["mean_kld"] < most, found

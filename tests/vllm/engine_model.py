@@ -221,7 +221,7 @@ class EngineModel:
     def arrays(self, batch):
         """query_start, seq_lens, block_table, is_prompt of a batch; blocks beyond a sequence are of other sequences' past."""
         width = max(len(entry[0].blocks) for entry in batch) + 1
-        table = np.array([[self.random.randrange(len(self.pool.users)) for _ in range(width)] for _ in batch], np.int32)
+        table = np.random.default_rng(self.random.getrandbits(32)).integers(0, len(self.pool.users), (len(batch), width), np.int32)
         for row, (sequence, _, _, _) in enumerate(batch):
             table[row, : len(sequence.blocks)] = sequence.blocks
         counts = [length - start for _, start, length, _ in batch]

@@ -1,7 +1,7 @@
 """What this process does with the model at hand: records, exact rows, or vLLM's own cache, and why. One decision for all layers,
 made when the first layer is made and final when the model is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvarn_vllm import _native, settings
 from kvarn_vllm.hot_blocks import Keep, PoolShape
@@ -98,14 +98,12 @@ class EnginePlan:
             self.logger.warning("KVarN is not used, vLLM's own cache is: %s", self.obstacle)
 
     def pool_shape(self):
-        """Units of one layer. Every sequence may have an unfinished tile, and rows that may still be taken back behind it."""
+        """Units of one layer: what the settings say, and no less than the sequences may need."""
         scheduler = self.config.scheduler_config
         sequences = scheduler.max_num_seqs
-        tile_units = TILE // UNIT
-        least = sequences * (tile_units + -(-self.speculative_tokens // UNIT) + 1)
-        units = (self.settings.hot_tiles or 2 * sequences) * tile_units
         staging = scheduler.max_num_batched_tokens // UNIT + 2 * sequences + 1
-        return PoolShape(TILE, UNIT, max(units, least), staging)
+        shape = PoolShape(TILE, UNIT, self.settings.hot_tiles * (TILE // UNIT), staging)
+        return replace(shape, units=max(shape.units, shape.least_units(sequences, self.speculative_tokens)))
 
     def keep(self):
         return Keep(self.settings.sink_tiles, self.settings.tail_tiles)

@@ -39,6 +39,11 @@ class PoolShape:
     def tile_units(self):
         return self.tile_tokens // self.unit_tokens
 
+    def least_units(self, sequences, speculative_tokens):
+        """What so many sequences may need at once. Each holds the tile that it fills in this step until the next one, and behind
+        it an unfinished tile with tokens that may be taken back."""
+        return sequences * (2 * self.tile_units + -(-speculative_tokens // self.unit_tokens) + 1)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -123,8 +128,9 @@ class HotBlocks:
         token_unit = np.full(tokens, NONE, np.int32)
         token_row = np.zeros(tokens, np.int32)
         seals = self._due(batch, table, starts, lengths)
-        for row in range(len(lengths)):
-            self._write_row(batch, row, starts[row], lengths[row], seals, token_unit, token_row)
+        for are_sealed in (False, True):  # what must stay gets its room before what may
+            for row in range(len(lengths)):
+                self._write_row(batch, row, (starts[row], lengths[row]), seals, are_sealed, (token_unit, token_row))
         self._check_reads(batch, table, lengths)
         seal_blocks, seal_units = self._seal(seals)
         early_blocks = np.array([block for block, _ in self._early], np.int32)
@@ -204,27 +210,36 @@ class HotBlocks:
 
     # ---- where rows go
 
-    def _write_row(self, batch, row, start, length, seals, token_unit, token_row):
+    def _write_row(self, batch, row, tokens, seals, are_sealed, places):
+        """Places for the new rows of one row of the batch: those in blocks that the step seals, or all others."""
         if batch.query_start[row + 1] == batch.query_start[row]:
             return
-        tile, unit_tokens = self.shape.tile_tokens, self.shape.unit_tokens
+        start, length = tokens
+        tile = self.shape.tile_tokens
         first = int(batch.query_start[row])
         for index in range(start // tile, (length - 1) // tile + 1):
             block = int(batch.block_table[row, index])
+            if (block in seals) != are_sealed:
+                continue
             begin, end = max(start - index * tile, 0), min(length - index * tile, tile)
             if block == NULL_BLOCK:
                 raise LostRows("a row of the batch is written to no block")
             self._begin_write(block, index, begin)
-            stays = seals.get(block, True)
-            for unit in range(begin // unit_tokens, (end - 1) // unit_tokens + 1):
-                if self.units_of[block, unit] == NONE:
-                    self.units_of[block, unit] = self._take_unit(stays, block in seals)
-            offsets = np.arange(begin, end)
             at = slice(first + index * tile + begin - start, first + index * tile + end - start)
-            token_unit[at] = self.units_of[block, offsets // unit_tokens]
-            token_row[at] = offsets % unit_tokens
-            self.filled[block] = end
-            self.hot[block] = None
+            self._place_rows(block, (begin, end), seals, [place[at] for place in places])
+
+    def _place_rows(self, block, rows, seals, places):
+        begin, end = rows
+        unit_tokens = self.shape.unit_tokens
+        for unit in range(begin // unit_tokens, (end - 1) // unit_tokens + 1):
+            if self.units_of[block, unit] == NONE:
+                self.units_of[block, unit] = self._take_unit(seals.get(block, True), block in seals)
+        offsets = np.arange(begin, end)
+        token_unit, token_row = places
+        token_unit[:] = self.units_of[block, offsets // unit_tokens]
+        token_row[:] = offsets % unit_tokens
+        self.filled[block] = end
+        self.hot[block] = None
 
     def _begin_write(self, block, index, begin):
         if begin == 0:

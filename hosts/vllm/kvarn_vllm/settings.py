@@ -18,7 +18,7 @@ class Settings:
     level: str = "fast"  # of the encoder: official, scaled, fast, best
     sink: int = TILE_TOKENS  # tokens at the beginning of a sequence whose rows are kept too, while there is room
     tail: int = TILE_TOKENS  # complete tiles this near to the end of a sequence keep their rows too, while there is room
-    hot_tiles: int = 0  # rows that the pool holds beside the pages, in tiles; 0: two for each sequence
+    hot_tiles: int = 0  # rows that the pool holds beside the pages, in tiles; 0: as many as are needed, two for each sequence
     deterministic: bool = False  # tiles are read from their records alone, whoever computed them and when
 
     @property
