@@ -55,7 +55,8 @@ kvarn_type type_of(const py::array& array, const RowShape& shape, const char* na
   if (!shape.bfloat16 && type.equal(py::dtype("e"))) return KVARN_TYPE_F16;
   if (!shape.bfloat16 && type.equal(py::dtype("f"))) return KVARN_TYPE_F32;
   const char* wanted = shape.bfloat16 ? "uint16, the bits of bfloat16" : "float16 or float32";
-  throw py::type_error(std::string(name) + " must be " + wanted + ", not " + py::str(py::handle(type)).cast<std::string>());
+  throw py::type_error(std::string(name) + " must be " + wanted + ", not " +
+                       py::str(py::handle(type)).cast<std::string>());
 }
 
 const char* code_of(kvarn_type type) {
@@ -85,8 +86,7 @@ ReadRows rows_of(const py::object& from, const RowShape& shape, const char* name
 
 WriteRows rows_for(const py::object& out, const RowShape& shape, kvarn_type type) {
   if (out.is_none()) {
-    const py::array array =
-        new_array(py::make_tuple(shape.tokens, shape.heads, shape.dim), code_of(type));
+    const py::array array = new_array(py::make_tuple(shape.tokens, shape.heads, shape.dim), code_of(type));
     return {array, {const_cast<void*>(array.data()), type, std::size_t{shape.heads} * shape.dim, shape.dim}};
   }
   if (!py::isinstance<py::array>(out)) throw py::type_error("out must be a numpy array");

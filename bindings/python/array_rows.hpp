@@ -16,7 +16,8 @@ struct RowShape {
   std::int64_t tokens;
   std::uint32_t heads;
   std::uint32_t dim;
-  bool bfloat16 = false;  // uint16 is taken for the bits of bfloat16, which numpy has no type for; nothing else is taken
+  // uint16 is taken for the bits of bfloat16, which numpy has no type for; nothing else is taken
+  bool bfloat16 = false;
 };
 
 // An array and its place in memory; the array is kept until this goes away.
@@ -38,8 +39,8 @@ struct WriteRows {
 pybind11::array new_array(const pybind11::tuple& shape, const char* type);
 
 // Rows to read from anything that numpy makes an array of. They are copied only if the channels of a head do not lie
-// side by side or strides are negative. Throws TypeError (not a type that the shape takes) and ValueError (another shape);
-// `name` is what the message calls them.
+// side by side or strides are negative. Throws TypeError (not a type that the shape takes) and ValueError (another
+// shape); `name` is what the message calls them.
 ReadRows rows_of(const pybind11::object& from, const RowShape& shape, const char* name);
 
 // Rows to write: `out`, or a new array of `type` if it is None. Throws as rows_of, and ValueError if `out` cannot be
@@ -48,6 +49,5 @@ WriteRows rows_for(const pybind11::object& out, const RowShape& shape, kvarn_typ
 
 // Throws ValueError if the memory spans of the two arrays meet.
 void refuse_overlap(const pybind11::array& out, const pybind11::array& other);
-
 
 }  // namespace kvarn::python

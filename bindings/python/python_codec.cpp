@@ -47,9 +47,8 @@ class PythonCodec {
     const py::array records = records_of(from);
     const kvarn_codec batch = batch_of(static_cast<std::size_t>(records.shape(0)));
     const bool bfloat16 = is_bfloat16(dtype);
-    const WriteRows rows =
-        rows_for(out, {std::int64_t{batch.tiles} * batch.tokens, batch.heads, batch.dim, bfloat16},
-                 bfloat16 ? KVARN_TYPE_BF16 : KVARN_TYPE_F16);
+    const WriteRows rows = rows_for(out, {std::int64_t{batch.tiles} * batch.tokens, batch.heads, batch.dim, bfloat16},
+                                    bfloat16 ? KVARN_TYPE_BF16 : KVARN_TYPE_F16);
     refuse_overlap(rows.array, records);
     const kvarn_const_buffer bytes{records.data(), static_cast<std::size_t>(records.size())};
     call_alone(mutex_, [&] {

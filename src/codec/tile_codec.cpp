@@ -141,7 +141,8 @@ SearchState search_state(const TileShape& shape, const Workspace& work) {
           .errors = work.errors};
 }
 
-// Finds codes and fields by search, at `plain` without one. Only K tiles at `best` need queries; without any they are searched as at `fast`.
+// Finds codes and fields by search, at `plain` without one. Only K tiles at `best` need queries; without any they are
+// searched as at `fast`.
 void search_tile(const TileShape& shape, const TileEncoding& encoding, int exponent, const Workspace& work) {
   const int lane_exponent = std::clamp(exponent, -4, 8);
   const SearchedTile tile = {work.tile, shape.rows, shape.lanes, shape.bits, lane_exponent, exponent - lane_exponent};

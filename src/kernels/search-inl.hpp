@@ -200,7 +200,8 @@ LineFit fit_line(const RowTarget& row, const std::uint8_t* codes, float top, flo
 
 LineFit fit_rounded(const RowTarget& row, const Line& line, float top, float middle) {
   const F32 factor = splat(1.0f / line.step);
-  return fit_codes(row, top, middle, [&](std::size_t at) { return codes_of(load(row.values + at), line, factor, top); });
+  return fit_codes(row, top, middle,
+                   [&](std::size_t at) { return codes_of(load(row.values + at), line, factor, top); });
 }
 
 void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8_t* codes) {
