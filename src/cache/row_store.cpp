@@ -12,6 +12,12 @@
 namespace kvarn {
 namespace {
 
+// Bytes of records for each byte of query histories: what keeps a cache of 32K tokens at 4 bits and 64 channels below
+// 4.75 bits a value with all that is in it. Narrower codes lose more by old queries than this would save: they count as
+// of 4 bits (docs/decisions/0010).
+constexpr std::size_t kRecordsPerQueries = 128;
+constexpr std::uint32_t kLeastBits = 4;
+
 // 64-byte aligned working memory for one decode call on the calling thread.
 std::byte* decode_scratch(std::size_t bytes) {
   thread_local AttentionScratch scratch;
@@ -22,9 +28,11 @@ std::byte* decode_scratch(std::size_t bytes) {
 
 QueryShape query_shape(const CacheConfig& config, std::uint32_t kv_heads, std::uint32_t heads, std::uint32_t dim) {
   QueryShape shape{config.tile_tokens, kv_heads, heads / kv_heads, dim, 1};
-  const std::size_t head_bytes = record_bytes(tile_shape(Side::kKey, config.tile_tokens, dim, config.k_bits)) +
-                                 record_bytes(tile_shape(Side::kValue, config.tile_tokens, dim, config.v_bits));
-  while (QueryHistory::bytes_of(shape) * 64 > head_bytes * kv_heads * shape.period) shape.period *= 2;
+  const auto bytes_of = [&](Side side, std::uint32_t bits) {
+    return record_bytes(tile_shape(side, config.tile_tokens, dim, std::max(bits, kLeastBits)));
+  };
+  const std::size_t head_bytes = bytes_of(Side::kKey, config.k_bits) + bytes_of(Side::kValue, config.v_bits);
+  while (QueryHistory::bytes_of(shape) * kRecordsPerQueries > head_bytes * kv_heads * shape.period) shape.period *= 2;
   return shape;
 }
 

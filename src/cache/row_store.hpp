@@ -21,7 +21,8 @@ namespace kvarn {
 using TileId = std::uint32_t;
 
 // The queries that a layer of keys is to keep, `heads` of them reading its KV heads. How rarely tiles contribute keeps
-// histories below 1/64 of the records that lie between them, with a V as wide as this K.
+// histories below 1/128 of the records that lie between them, with a V as wide as this K; narrow codes count as
+// of 4 bits.
 QueryShape query_shape(const CacheConfig& config, std::uint32_t kv_heads, std::uint32_t heads, std::uint32_t dim);
 
 class RowStore {

@@ -18,6 +18,7 @@ class SlabPool {
   // What a slot may take: what the limit leaves, or more than that, because it makes room soon (a record that replaces
   // larger rows, a row that moves).
   enum class Claim { kWithinLimit, kBeyondLimit };
+  static constexpr std::size_t kPageBytes = 4096;  // what memory is counted in
 
   // limit: may be shared, must outlive the pool; nullptr: none. It counts whole pages. With an allocator slabs come
   // from it, count whole while they live, and go back whole.
@@ -40,7 +41,6 @@ class SlabPool {
   void release(void* slot);
 
  private:
-  static constexpr std::size_t kPageBytes = 4096;
   struct Slab {
     std::byte* base = nullptr;
     std::uint32_t used = 0;
