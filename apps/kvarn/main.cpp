@@ -86,8 +86,9 @@ void add_run_options(CLI::App& command, RunOptions& options) {
   command.add_option("--temp", options.sampling.temperature, "temperature; 0: always the likeliest token")
       ->check(CLI::Range(0.0, 100.0));
   command.add_option("--seed", options.sampling.seed, "seed for --temp; of the first of --samples");
-  CLI::Option* samples = command.add_option("--samples", options.samples, "continuations that share the prompt's cache")
-                             ->check(CLI::Range(1, 256));
+  CLI::Option* samples =
+      command.add_option("--samples", options.samples, "continuations that share the prompt's cache")
+          ->check(CLI::Range(1, 256));
   CLI::Option* session =
       command.add_option("--session", options.session_file, "goes on from this file if it is there, and saves to it")
           ->excludes(samples);
@@ -110,6 +111,8 @@ struct SessionCommands {
 void add_session_commands(CLI::App& app, SessionCommands& commands) {
   commands.inspect_command = app.add_subcommand("inspect", "what is in a session file");
   commands.inspect_command->add_option("file", commands.inspect_options.file, "session file")->required();
+  commands.inspect_command->add_option("--source", commands.inspect_options.source,
+                                       "a session of the same tokens, with exact rows say: error of every layer");
   commands.inspect_command->add_flag("--json", commands.inspect_options.json, "everything as one line of JSON");
   commands.verify_command = app.add_subcommand("verify", "whether a session file is what was saved");
   commands.verify_command->add_option("file", commands.verify_file, "session file")->required();

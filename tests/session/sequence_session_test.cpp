@@ -8,6 +8,7 @@
 
 #include "cache/kv_cache.hpp"
 #include "sequence_model.hpp"
+#include "session/session_error.hpp"
 #include "session_fixture.hpp"
 
 namespace kvarn {
@@ -387,6 +388,42 @@ TEST(SequenceSession, DamagedMappedRecord_IsRefusedByEveryReader) {
             SessionStatus::kDamagedRecord);
   ASSERT_EQ(target->truncate(0, 32), Status::kOk);
   EXPECT_EQ(target->begin({&part, 1}), Status::kOk);
+}
+
+TEST(SequenceSession, ErrorAgainstExactRows_IsThatOfTheRowsReadBack) {
+  const SequenceModel model;
+  Text text, exact_text;
+  const auto cache = model.make_cache(small_config("k4v2"), kLimits);
+  const auto exact = model.make_cache(small_config("f16"), kLimits);
+  append(model, *cache, 0, text, 200, 20);
+  append(model, *exact, 0, exact_text, 200, 20);
+  model.extend(*exact, 0, exact_text, text_of(5, 1));  // what one of them has alone does not count
+  const auto session = open_bytes(sent(*cache, 0, text));
+  const auto source = open_bytes(sent(*exact, 0, exact_text));
+  const auto errors = compare_sessions(session.value(), source.value(), 0);
+  ASSERT_TRUE(errors.ok()) << session_status_text(errors.status());
+  ASSERT_EQ(errors.value().size(), 2 * model.layers);
+  for (const StoreError& error : errors.value()) {
+    const auto rows = model.read(*cache, 0, error.shape.layer, error.shape.side);
+    const auto written = model.read(*exact, 0, error.shape.layer, error.shape.side);
+    double difference = 0.0, size = 0.0;
+    for (std::size_t at = kSink * error.shape.row_values; at < (kSink + error.tokens) * error.shape.row_values; ++at) {
+      const double value = half_to_float(written[at]);
+      difference += (half_to_float(rows[at]) - value) * (half_to_float(rows[at]) - value);
+      size += value * value;
+    }
+    EXPECT_EQ(error.tokens, 8u * kTile);
+    EXPECT_NEAR(error.relative, std::sqrt(difference / size), 1e-12);
+    EXPECT_GT(error.relative, error.shape.side == Side::kKey ? 0.05 : 0.2);  // n(0, 1) at 4 and at 2 bits
+    EXPECT_LT(error.relative, error.shape.side == Side::kKey ? 0.2 : 0.6);
+  }
+  const auto same = compare_sessions(session.value(), session.value(), 0);
+  for (const StoreError& error : same.value()) EXPECT_EQ(error.relative, 0.0);
+  const auto other = model.make_cache(small_config(), kLimits);
+  Text other_text;
+  model.extend(*other, 0, other_text, text_of(40, 9));
+  const auto stranger = open_bytes(sent(*other, 0, other_text));
+  EXPECT_EQ(compare_sessions(session.value(), stranger.value(), 0).status(), SessionStatus::kOtherShape);
 }
 
 // An engine that speaks in cells and a program that knows its sequences read each other's files.

@@ -69,6 +69,17 @@ class SessionCommands(unittest.TestCase):
         self.assertIn("ok, save 1, 70 tokens", checked.stdout)
         self.assertIn("broke off", checked.stdout)
 
+    def test_inspect_compares_with_a_source(self):
+        table = json.loads(kvarn("inspect", SESSION, "--json", "--source", GOLDEN / "scaled.session").stdout)
+        for store in table["parts"][0]["stores"]:
+            self.assertTrue(store["compared_tokens"] > 0 and 0 < store["relative_error"] < 0.3, store)
+        shown = kvarn("inspect", SESSION, "--source", SESSION).stdout
+        lines = [line.split() for line in shown.splitlines() if line.split()[1:2] in (["K"], ["V"])]
+        self.assertEqual([line[-1] for line in lines], ["0.00000"] * 4)
+        refused = kvarn("inspect", SESSION, "--source", __file__)
+        self.assertEqual((refused.returncode, refused.stdout), (1, ""))
+        self.assertIn("not a session file", refused.stderr)
+
     def test_inspect_of_another_file_is_one_line(self):
         shown = kvarn("inspect", __file__)
         self.assertEqual((shown.returncode, shown.stdout), (1, ""))
