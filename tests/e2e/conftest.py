@@ -37,3 +37,16 @@ def fixture_poor_draft(paths, tmp_path_factory):
     result = run(paths, None, [paths.engine_bin / "llama-quantize", "--allow-requantize", "--prune-layers", layers, paths.smollm2, file, "Q8_0"])
     assert result.returncode == 0, result.stderr[-2000:]
     return file
+
+
+@pytest.fixture(name="f32", scope="session")
+def fixture_f32(paths, tmp_path_factory):
+    """f32 versions of both models: with quantized weights the host rounds activations to 8 bits, so that a change of the last bit
+    anywhere moves logits by tenths, sometimes by more."""
+    folder = tmp_path_factory.mktemp("f32")
+    models = {}
+    for name in ("smollm2", "gemma3"):
+        models[name] = folder / f"{name}.gguf"
+        result = run(paths, None, [paths.engine_bin / "llama-quantize", "--allow-requantize", getattr(paths, name), models[name], "F32"])
+        assert result.returncode == 0, result.stderr
+    return models

@@ -8,6 +8,7 @@ import pytest
 from host_server import server
 
 PRESETS = ["f16", "k8v8", "k4v4", "k2v2"]
+QUICK = [pytest.param(preset, marks=pytest.mark.long) if preset in ("f16", "k8v8") else preset for preset in PRESETS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def check_one_client(paths, preset, script, folder):
         assert talk.longer(1) == longer, "goes on in another process"
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", QUICK)
 def test_one_client_gets_the_same_answers_after_save_restore_and_erase(paths, preset, small_tiles, tmp_path):
     check_one_client(paths, preset, small_tiles, tmp_path)
 

@@ -3,6 +3,7 @@ prompt cache too small for them. Every answer is compared with that of the same 
 
 Micro-batches of another composition round differently in the host itself, so an answer may part from the quiet one where two
 tokens are nearly as likely. What is wrong is parting where they are not, or more often than the host does with its own cache.
+Weights are f32: with quantized ones the host without the plugin parts where tokens are 5 apart.
 """
 
 import collections
@@ -11,6 +12,7 @@ import os
 import random
 import threading
 import time
+import types
 
 import pytest
 
@@ -134,16 +136,29 @@ def soak(paths, preset, folder, prompts, seconds, *options, **settings):
     return outcome
 
 
-# Log probabilities between the best and the second best token. 8-bit activations alone move them by tenths; half of the tokens of
-# these texts are further apart than this, so an answer made of another state is caught within a few tokens. Good for a minute: after
-# two, the host without the plugin parts by up to 7.2 itself (109 of 204 answers; exact tiles 50 of 236), and only rates compare.
-NEARLY_AS_LIKELY = {"f16": 0.75, "k8v8": 0.75, "k4v4": 0.75, "k2v2": 1.5}
+# Log probabilities between the best and the second best token, where a quiet answer and a loaded one may part: last bits with exact
+# tiles, as in the host (0.002 seen). With codes a token is read from exact rows here and from its record there, and the error of 8 bits
+# is small enough that an answer made of another state is caught at once: half of the tokens of these texts are further apart. Fewer
+# bits go through the same book-keeping, and part where tokens are 2 apart, seldom: there the share of clear partings is bounded.
+NEARLY_AS_LIKELY = {"f16": 0.05, "k8v8": 0.25}
+CLEARLY = 0.75
+SHARE_OF_CLEAR_PARTINGS = {"k4v4": 0.1, "k2v2": 0.25}
+
+
+@pytest.fixture(name="exact", scope="module")
+def fixture_exact(paths, f32):
+    """The paths, with weights of f32."""
+    return types.SimpleNamespace(**{**vars(paths), "smollm2": f32["smollm2"]})
 
 
 def check_answers(outcome, preset):
     assert not outcome.failures, outcome.failures
     assert outcome.counts["answers"] > 0
-    assert max(outcome.gaps, default=0.0) <= NEARLY_AS_LIKELY[preset], sorted(outcome.gaps)
+    if preset in NEARLY_AS_LIKELY:
+        assert max(outcome.gaps, default=0.0) <= NEARLY_AS_LIKELY[preset], sorted(outcome.gaps)
+    else:
+        clear = sum(gap > CLEARLY for gap in outcome.gaps)
+        assert clear <= max(2, SHARE_OF_CLEAR_PARTINGS[preset] * outcome.counts["answers"]), sorted(outcome.gaps)
 
 
 def check_memory_is_flat(outcome):
@@ -152,29 +167,36 @@ def check_memory_is_flat(outcome):
     assert max(outcome.resident_mib[2 * third:]) <= 1.02 * max(outcome.resident_mib[third:2 * third]), outcome.resident_mib[::30]
 
 
+def test_many_clients_get_the_answers_of_a_quiet_server(exact, tmp_path):
+    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
+    check_answers(soak(exact, "k8v8", tmp_path, prompts, soak_seconds(90), *LAYOUTS["unified"], **SMALL_TILES), "k8v8")
+
+
 @pytest.mark.long
-def test_many_clients_get_the_answers_of_a_quiet_server(paths, tmp_path):
-    prompts = make_prompts(paths.text.read_text(), 1200)[::2]
-    check_answers(soak(paths, "k4v4", tmp_path, prompts, soak_seconds(180), *LAYOUTS["unified"], **SMALL_TILES), "k4v4")
+def test_half_an_hour_of_load_gives_no_wrong_answer_and_takes_no_more_memory(exact, tmp_path):
+    prompts = make_prompts(exact.text.read_text(), 2400)
+    outcome = soak(exact, "k8v8", tmp_path, prompts, soak_seconds(1800), *LAYOUTS["unified"], **SMALL_TILES)
+    check_answers(outcome, "k8v8")
+    check_memory_is_flat(outcome)
 
 
 @pytest.fixture(name="host_rates", scope="module")
-def fixture_host_rates(paths, tmp_path_factory):
+def fixture_host_rates(exact, tmp_path_factory):
     """Share of answers that part from the quiet ones with the host's own cache, by layout."""
     folder = tmp_path_factory.mktemp("host")
-    prompts = make_prompts(paths.text.read_text(), 2400)
-    return {layout: soak(paths, None, folder, prompts, soak_seconds(1800) / 10, *options) for layout, options in LAYOUTS.items()}
+    prompts = make_prompts(exact.text.read_text(), 2400)
+    return {layout: soak(exact, None, folder, prompts, soak_seconds(120), *options) for layout, options in LAYOUTS.items()}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-@pytest.mark.parametrize("preset", list(NEARLY_AS_LIKELY))
-def test_half_an_hour_of_load_is_as_good_as_the_host_and_takes_no_more_memory(paths, tmp_path, host_rates, preset, layout):
-    prompts = make_prompts(paths.text.read_text(), 2400)
-    outcome = soak(paths, preset, tmp_path, prompts, soak_seconds(1800) / 10, *LAYOUTS[layout], **SMALL_TILES)
+@pytest.mark.parametrize("preset", [*NEARLY_AS_LIKELY, *SHARE_OF_CLEAR_PARTINGS])
+def test_load_changes_no_answer_and_exact_tiles_part_no_more_often_than_the_host(exact, tmp_path, host_rates, preset, layout):
+    prompts = make_prompts(exact.text.read_text(), 2400)
+    outcome = soak(exact, preset, tmp_path, prompts, soak_seconds(120), *LAYOUTS[layout], **SMALL_TILES)
     check_answers(outcome, preset)
-    host = host_rates[layout]
-    # Both shares are estimates from some hundred answers: three standard deviations of their difference.
-    slack = 3 * (0.25 / outcome.counts["answers"] + 0.25 / host.counts["answers"]) ** 0.5
-    assert outcome.rate() <= host.rate() + slack, (outcome.rate(), host.rate())
-    check_memory_is_flat(outcome)
+    if preset == "f16":
+        host = host_rates[layout]
+        # Both shares are estimates from some hundred answers: three standard deviations of their difference.
+        slack = 3 * (0.25 / outcome.counts["answers"] + 0.25 / host.counts["answers"]) ** 0.5
+        assert outcome.rate() <= host.rate() + slack, (outcome.rate(), host.rate())
