@@ -160,6 +160,14 @@ def test_the_least_pool_lets_every_sequence_fill_a_block_in_one_step():
     assert sorted(plan.seal_blocks) == [10, 11, 12, 13]
 
 
+def test_a_block_that_begins_a_new_life_gives_its_old_rows_room_first():
+    hot = small(units=9, staging=18)
+    hot.plan(batch([(0, 7, [10], True)]))
+    hot.plan(batch([(0, 7, [8], True)]))
+    plan = hot.plan(batch([(7, 21, [8, 10, 2], True)]))
+    assert sorted(plan.seal_blocks) == [8, 10]
+
+
 def test_unfinished_blocks_of_sequences_that_ended_make_room_for_new_ones():
     hot = small(units=8)
     for block in range(1, 30):

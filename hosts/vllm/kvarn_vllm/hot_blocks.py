@@ -128,6 +128,7 @@ class HotBlocks:
         token_unit = np.full(tokens, NONE, np.int32)
         token_row = np.zeros(tokens, np.int32)
         seals = self._due(batch, table, starts, lengths)
+        self._begin_lives(batch, starts, lengths)
         for are_sealed in (False, True):  # what must stay gets its room before what may
             for row in range(len(lengths)):
                 self._write_row(batch, row, (starts[row], lengths[row]), seals, are_sealed, (token_unit, token_row))
@@ -210,6 +211,17 @@ class HotBlocks:
 
     # ---- where rows go
 
+    def _begin_lives(self, batch, starts, lengths):
+        """Blocks that are written from their first row on give up what they held, before anyone asks for room."""
+        tile = self.shape.tile_tokens
+        for row, (start, length) in enumerate(zip(starts, lengths)):
+            if batch.query_start[row + 1] == batch.query_start[row]:
+                continue
+            for index in range(-(-start // tile), (length - 1) // tile + 1):
+                block = int(batch.block_table[row, index])
+                self._forget(block)
+                self.is_sink[block] = index < self.keep.sink_tiles
+
     def _write_row(self, batch, row, tokens, seals, are_sealed, places):
         """Places for the new rows of one row of the batch: those in blocks that the step seals, or all others."""
         if batch.query_start[row + 1] == batch.query_start[row]:
@@ -224,7 +236,8 @@ class HotBlocks:
             begin, end = max(start - index * tile, 0), min(length - index * tile, tile)
             if block == NULL_BLOCK:
                 raise LostRows("a row of the batch is written to no block")
-            self._begin_write(block, index, begin)
+            if begin > 0:
+                self._go_on(block, begin)
             at = slice(first + index * tile + begin - start, first + index * tile + end - start)
             self._place_rows(block, (begin, end), seals, [place[at] for place in places])
 
@@ -241,11 +254,7 @@ class HotBlocks:
         self.filled[block] = end
         self.hot[block] = None
 
-    def _begin_write(self, block, index, begin):
-        if begin == 0:
-            self._forget(block)
-            self.is_sink[block] = index < self.keep.sink_tiles
-            return
+    def _go_on(self, block, begin):
         if self.sealed[block]:
             raise LostRows(f"block {block} is sealed and written again from row {begin} on")
         if self.filled[block] < begin or (self.units_of[block, : -(-begin // self.shape.unit_tokens)] == NONE).any():
