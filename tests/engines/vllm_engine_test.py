@@ -102,7 +102,7 @@ def test_blocks_are_the_budget_over_the_page(preset):
 def test_smollm2_says_nearly_what_it_says_without_the_plugin(preset, most):
     found = json.loads(run("vllm_quality.py", model("smollm2"), "divergence", preset).splitlines()[-1])
     assert 1e-6 < found["mean_kld"] < most, found
-    assert found["sealed"] >= found["tokens"] // 128
+    assert found["sealed"] >= found["tokens"] // 256  # most of what was read lay in records
 
 
 # ---- the server, as people start it

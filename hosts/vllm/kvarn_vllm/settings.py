@@ -15,7 +15,7 @@ class SettingsError(ValueError):
 @dataclass(frozen=True)
 class Settings:
     preset: str = OFF  # balanced, near-lossless, small, smallest, k<bits>v<bits>, f16, rows; off: the engine's own cache
-    level: str = "fast"  # of the encoder: official, scaled, fast, best
+    level: str = "fast"  # of the encoder: plain, official, scaled, fast, best
     sink: int = TILE_TOKENS  # tokens at the beginning of a sequence whose rows are kept too, while there is room
     tail: int = TILE_TOKENS  # complete tiles this near to the end of a sequence keep their rows too, while there is room
     hot_tiles: int = 0  # rows that the pool holds beside the pages, in tiles; 0: as many as are needed, two for each sequence
