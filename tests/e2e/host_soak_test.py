@@ -3,7 +3,9 @@ prompt cache too small for them. Every answer is compared with that of the same 
 
 Micro-batches of another composition round differently in the host itself, so an answer may part from the quiet one where two
 tokens are nearly as likely. What is wrong is parting where they are not, or more often than the host does with its own cache.
-Weights are f32: with quantized ones the host without the plugin parts where tokens are 5 apart.
+Weights are f32, so that rounding parts answers by last bits only. While every client stays in a slot of its own no answer may part
+clearly. Where clients meet in a slot the host without the plugin gives some answers that go on with another request's text (13 of 177
+parted clearly): there shares are compared with the host's.
 """
 
 import collections
@@ -50,15 +52,14 @@ class Outcome:
     failures: list
     resident_mib: list  # one a second
 
-    def rate(self):
-        return len(self.gaps) / max(1, self.counts["answers"])
-
 
 class Client(threading.Thread):
     """Does one random thing after the other until the time is over; its random numbers depend on the seed alone."""
 
-    def __init__(self, running, number, quiet, outcome, until, seed):
+    def __init__(self, running, number, quiet, outcome, until, keeps_slot):
         super().__init__()
+        seed = os.environ.get("KVARN_SOAK_SEED", "1")
+        self.any_slot = number if keeps_slot else -1
         self.running, self.number, self.quiet, self.outcome, self.until = running, number, quiet, outcome, until
         self.random = random.Random(f"{seed} {number}")
         self.prompts = list(quiet)
@@ -76,11 +77,11 @@ class Client(threading.Thread):
         prompt = self.random.choice(self.prompts)
         self.outcome.counts[action] += 1
         if action == "ask":
-            self.compare(prompt, -1)
+            self.compare(prompt, self.any_slot)
         elif action == "ask own slot":
             self.compare(prompt, self.number)
         elif action == "hang up":
-            self.running.cancel(prompt, self.random.choice([0, 1, 5, 20]), self.random.choice([-1, self.number]))
+            self.running.cancel(prompt, self.random.choice([0, 1, 5, 20]), self.random.choice([self.any_slot, self.number]))
         elif action == "save":
             self.compare(prompt, self.number)
             self.slot("save")
@@ -106,8 +107,9 @@ class Client(threading.Thread):
             self.outcome.gaps.append(quiet.gaps[step] if step < len(quiet.gaps) else float("inf"))
 
 
-def soak(paths, preset, folder, prompts, seconds, *options, **settings):
-    """Quiet answers first, then the clients for some seconds, then the quiet answers again."""
+def soak(paths, preset, folder, prompts, seconds, *options, keeps_slot=False, **settings):
+    """Quiet answers first, then the clients for some seconds, then the quiet answers again. keeps_slot: every client stays in a slot
+    of its own; else the server often chooses."""
     with server(paths, preset, folder, *OPTIONS, *options, **settings) as running:
         quiet = {}
         for prompt in prompts:
@@ -115,7 +117,7 @@ def soak(paths, preset, folder, prompts, seconds, *options, **settings):
             quiet[prompt] = running.complete(prompt, TOKENS, 0)
         outcome = Outcome(collections.Counter(), [], [], [])
         until = time.monotonic() + seconds
-        clients = [Client(running, number, quiet, outcome, until, os.environ.get("KVARN_SOAK_SEED", "1")) for number in range(CLIENTS)]
+        clients = [Client(running, number, quiet, outcome, until, keeps_slot) for number in range(CLIENTS)]
         for client in clients:
             client.start()
         while any(client.is_alive() for client in clients):
@@ -136,13 +138,10 @@ def soak(paths, preset, folder, prompts, seconds, *options, **settings):
     return outcome
 
 
-# Log probabilities between the best and the second best token, where a quiet answer and a loaded one may part: last bits with exact
-# tiles, as in the host (0.002 seen). With codes a token is read from exact rows here and from its record there, and the error of 8 bits
-# is small enough that an answer made of another state is caught at once: half of the tokens of these texts are further apart. Fewer
-# bits go through the same book-keeping, and part where tokens are 2 apart, seldom: there the share of clear partings is bounded.
-NEARLY_AS_LIKELY = {"f16": 0.05, "k8v8": 0.25}
-CLEARLY = 0.75
-SHARE_OF_CLEAR_PARTINGS = {"k4v4": 0.1, "k2v2": 0.25}
+PRESETS = ["f16", "k8v8", "k4v4", "k2v2"]
+# Log probability between the best and the second best token beyond which a parted answer is not rounding: with exact tiles 0.002 is seen.
+# Fewer bits part by their codes' error too, where a token is read from exact rows here and from its record there.
+CLEARLY = {"f16": 0.25, "k8v8": 0.25, "k4v4": 1.0, "k2v2": 2.0}
 
 
 @pytest.fixture(name="exact", scope="module")
@@ -151,14 +150,18 @@ def fixture_exact(paths, f32):
     return types.SimpleNamespace(**{**vars(paths), "smollm2": f32["smollm2"]})
 
 
-def check_answers(outcome, preset):
+def clear_share(outcome, least_gap):
+    return sum(gap > least_gap for gap in outcome.gaps) / max(1, outcome.counts["answers"])
+
+
+def check_answers(outcome, host, preset):
+    """Clear partings are no more frequent than the host's own. Both shares are estimates from some hundred answers: three standard
+    deviations of their difference are allowed."""
     assert not outcome.failures, outcome.failures
     assert outcome.counts["answers"] > 0
-    if preset in NEARLY_AS_LIKELY:
-        assert max(outcome.gaps, default=0.0) <= NEARLY_AS_LIKELY[preset], sorted(outcome.gaps)
-    else:
-        clear = sum(gap > CLEARLY for gap in outcome.gaps)
-        assert clear <= max(2, SHARE_OF_CLEAR_PARTINGS[preset] * outcome.counts["answers"]), sorted(outcome.gaps)
+    mine, its = clear_share(outcome, CLEARLY[preset]), clear_share(host, CLEARLY["f16"])
+    variance = max(its, 0.02) * (1 / outcome.counts["answers"] + 1 / host.counts["answers"])
+    assert mine <= its + 3 * variance ** 0.5, (mine, its, sorted(outcome.gaps)[-10:], sorted(host.gaps)[-10:])
 
 
 def check_memory_is_flat(outcome):
@@ -167,36 +170,33 @@ def check_memory_is_flat(outcome):
     assert max(outcome.resident_mib[2 * third:]) <= 1.02 * max(outcome.resident_mib[third:2 * third]), outcome.resident_mib[::30]
 
 
-def test_many_clients_get_the_answers_of_a_quiet_server(exact, tmp_path):
+def test_clients_in_slots_of_their_own_get_the_answers_of_a_quiet_server(exact, tmp_path):
     prompts = make_prompts(exact.text.read_text(), 1200)[::2]
-    check_answers(soak(exact, "k8v8", tmp_path, prompts, soak_seconds(90), *LAYOUTS["unified"], **SMALL_TILES), "k8v8")
+    outcome = soak(exact, "k8v8", tmp_path, prompts, soak_seconds(45), *LAYOUTS["unified"], keeps_slot=True, **SMALL_TILES)
+    assert not outcome.failures, outcome.failures
+    assert outcome.counts["answers"] > 0 and clear_share(outcome, CLEARLY["k8v8"]) == 0, sorted(outcome.gaps)
 
 
-@pytest.mark.long
-def test_half_an_hour_of_load_gives_no_wrong_answer_and_takes_no_more_memory(exact, tmp_path):
-    prompts = make_prompts(exact.text.read_text(), 2400)
-    outcome = soak(exact, "k8v8", tmp_path, prompts, soak_seconds(1800), *LAYOUTS["unified"], **SMALL_TILES)
-    check_answers(outcome, "k8v8")
-    check_memory_is_flat(outcome)
-
-
-@pytest.fixture(name="host_rates", scope="module")
-def fixture_host_rates(exact, tmp_path_factory):
-    """Share of answers that part from the quiet ones with the host's own cache, by layout."""
+@pytest.fixture(name="hosts", scope="module")
+def fixture_hosts(exact, tmp_path_factory):
+    """What the host does with its own cache, by layout."""
     folder = tmp_path_factory.mktemp("host")
-    prompts = make_prompts(exact.text.read_text(), 2400)
+    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
     return {layout: soak(exact, None, folder, prompts, soak_seconds(120), *options) for layout, options in LAYOUTS.items()}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("layout", list(LAYOUTS))
-@pytest.mark.parametrize("preset", [*NEARLY_AS_LIKELY, *SHARE_OF_CLEAR_PARTINGS])
-def test_load_changes_no_answer_and_exact_tiles_part_no_more_often_than_the_host(exact, tmp_path, host_rates, preset, layout):
-    prompts = make_prompts(exact.text.read_text(), 2400)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_many_clients_get_the_answers_of_a_quiet_server_as_often_as_from_the_host(exact, tmp_path, hosts, preset, layout):
+    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
     outcome = soak(exact, preset, tmp_path, prompts, soak_seconds(120), *LAYOUTS[layout], **SMALL_TILES)
-    check_answers(outcome, preset)
-    if preset == "f16":
-        host = host_rates[layout]
-        # Both shares are estimates from some hundred answers: three standard deviations of their difference.
-        slack = 3 * (0.25 / outcome.counts["answers"] + 0.25 / host.counts["answers"]) ** 0.5
-        assert outcome.rate() <= host.rate() + slack, (outcome.rate(), host.rate())
+    check_answers(outcome, hosts[layout], preset)
+
+
+@pytest.mark.long
+def test_half_an_hour_of_load_takes_no_more_memory(exact, tmp_path, hosts):
+    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
+    outcome = soak(exact, "k4v4", tmp_path, prompts, soak_seconds(1800), *LAYOUTS["unified"], **SMALL_TILES)
+    check_answers(outcome, hosts["unified"], "k4v4")
+    check_memory_is_flat(outcome)
