@@ -1,45 +1,19 @@
 """Builds the compiled part of the Python package with the project's own CMake files. pyproject.toml says the rest."""
 
 import pathlib
-import re
-import shutil
-import subprocess
 import sys
 
 from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
 
-ROOT = pathlib.Path(__file__).parent.resolve()
-
-
-def version():
-    header = (ROOT / "include" / "kvarn" / "version.h").read_text(encoding="utf-8")
-    return ".".join(re.search(rf"KVARN_VERSION_{part} (\d+)", header)[1] for part in ("MAJOR", "MINOR", "PATCH"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parent / "cmake"))
+from cmake_wheel import ROOT, CMakeBuild, version  # pylint: disable=wrong-import-position
 
 
-def pybind11_folder():
-    """That of the Python package, if there is one; else CMake looks for the system's."""
-    try:
-        import pybind11  # pylint: disable=import-outside-toplevel
-    except ImportError:
-        return []
-    return [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-
-
-class CMakeBuild(build_ext):
-    def build_extension(self, ext):
-        # Kept between builds, so that only what changed is compiled.
-        tree = ROOT / "build" / f"python-{sys.implementation.cache_tag}"
-        target = pathlib.Path(self.get_ext_fullpath(ext.name)).resolve().parent
-        # pip may bring tools that are gone the next time: what the tree remembers of them is set again.
-        tools = [f"-DPython_EXECUTABLE={sys.executable}", f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}", *pybind11_folder()]
-        subprocess.run(["cmake", "-S", ROOT, "-B", tree, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DKVARN_PYTHON=ON",
-                        "-DKVARN_BUILD_TESTS=OFF", *tools], check=True)
-        subprocess.run(["cmake", "--build", tree, "--target", "kvarn_python"], check=True)
-        subprocess.run(["cmake", "--install", tree, "--prefix", target.parent, "--component", "python", "--strip"], check=True)
+class PythonBuild(CMakeBuild):
+    option, target, component = "KVARN_PYTHON", "kvarn_python", "python"
 
 
 # What setuptools writes on the way belongs with the rest that is built.
 (ROOT / "build").mkdir(exist_ok=True)
 setup(version=version(), options={"egg_info": {"egg_base": "build"}},
-      ext_modules=[Extension("kvarn._kvarn", sources=[])], cmdclass={"build_ext": CMakeBuild})
+      ext_modules=[Extension("kvarn._kvarn", sources=[])], cmdclass={"build_ext": PythonBuild})

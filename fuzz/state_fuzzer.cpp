@@ -63,7 +63,8 @@ std::vector<Group> groups_of(FakeEngine::SavedState& saved) {
       auto group = groups.begin();
       while (group != groups.end() && (group->store != store || group->hash != fragment->payload_hash)) ++group;
       if (group == groups.end()) {
-        group = groups.insert(group, {store, fragment->payload_hash, {}, {}, std::vector<std::uint8_t>(fragment->payload_bytes)});
+        group = groups.insert(
+            group, {store, fragment->payload_hash, {}, {}, std::vector<std::uint8_t>(fragment->payload_bytes)});
       }
       const ShareRange range = share_range(fragment->payload_bytes, fragment->fragments, fragment->index);
       std::memcpy(group->payload.data() + range.first, fragment->share.data(), range.size);
@@ -132,7 +133,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Change change;
     std::memcpy(&change, data + at, sizeof(change));
     if (groups.empty()) {  // nothing sealed travels: the rows themselves
-      saved.rows[change.group % saved.rows.size()][change.at % saved.rows[0].size()] = static_cast<HalfBits>(change.value);
+      saved.rows[change.group % saved.rows.size()][change.at % saved.rows[0].size()] =
+          static_cast<HalfBits>(change.value);
       continue;
     }
     Group& group = groups[change.group % groups.size()];

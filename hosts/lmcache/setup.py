@@ -2,20 +2,15 @@
 brings an engine's whole world, and is there where this is of use. pyproject.toml says the rest."""
 
 import pathlib
-import re
+import sys
 
 from setuptools import setup
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "cmake"))
+from cmake_wheel import ROOT, version  # pylint: disable=wrong-import-position
+
 # What setuptools writes on the way belongs with the rest that is built.
 BUILD = ROOT / "build" / "lmcache-wheel"
-
-
-def version():
-    header = (ROOT / "include" / "kvarn" / "version.h").read_text(encoding="utf-8")
-    return ".".join(re.search(rf"KVARN_VERSION_{part} (\d+)", header)[1] for part in ("MAJOR", "MINOR", "PATCH"))
-
-
 BUILD.mkdir(parents=True, exist_ok=True)
 setup(version=version(), options={"egg_info": {"egg_base": str(BUILD)}, "build": {"build_base": str(BUILD)}},
       install_requires=[f"kvarn=={version()}", "numpy>=1.24"])

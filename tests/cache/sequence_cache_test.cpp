@@ -60,10 +60,7 @@ TEST(SequenceCache, SameText_SameRowsAndOutputsAsTheCacheOfCellsAndMasks) {
   const CacheConfig config = small_config();
   const auto cache = model.make_cache(config, {1, 256});
   KvCache cells(config, 1, 256);
-  for (std::uint32_t layer = 0; layer < model.layers; ++layer) {
-    cells.add_store(Side::kKey, layer, model.row_values(Side::kKey));
-    cells.add_store(Side::kValue, layer, model.row_values(Side::kValue));
-  }
+  model.add_stores(cells);
   Text text;
   for (const std::uint32_t count : {40u, 1u, 1u, 30u, 64u, 1u, 1u, 50u, 1u}) {
     const SequenceModel::Growth growth{0, text, text_of(count, count)};

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "cache/kv_cache.hpp"
 #include "cache/sequence_cache.hpp"
 #include "reference/attention.hpp"
 
@@ -38,6 +39,13 @@ struct SequenceModel {
     auto made = SequenceCache::create(config, shapes, limits, allocator);
     EXPECT_TRUE(made.ok());
     return std::move(made.value());
+  }
+
+  // The stores of all layers, for an engine that speaks in cells.
+  void add_stores(KvCache& cells) const {
+    for (std::uint32_t layer = 0; layer < layers; ++layer) {
+      for (const Side side : {Side::kKey, Side::kValue}) cells.add_store(side, layer, row_values(side));
+    }
   }
 
   // kind 0: K, 1: V, 2: query.

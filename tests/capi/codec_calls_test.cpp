@@ -6,11 +6,12 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <random>
 #include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "normals.hpp"
 
 namespace {
 
@@ -55,14 +56,6 @@ std::vector<Value> decode(const kvarn_codec& codec, const std::vector<unsigned c
   EXPECT_EQ(
       kvarn_codec_decode(&codec, {records.data(), records.size()}, &rows, {scratch.data(), scratch.size()}, nullptr),
       KVARN_STATUS_OK);
-  return values;
-}
-
-std::vector<float> normals(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
   return values;
 }
 

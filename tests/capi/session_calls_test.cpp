@@ -10,63 +10,23 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "small_cache.hpp"
+
 namespace {
 
-constexpr uint32_t kHeads = 4, kKvHeads = 2, kDim = 32;
-constexpr kvarn_layer kLayer = {kHeads, kKvHeads, kDim, kDim};
-constexpr kvarn_layer kLayers[2] = {kLayer, kLayer};
-
-struct Free {
-  void operator()(kvarn_cache* cache) const { kvarn_cache_destroy(cache); }
+struct CloseSession {
   void operator()(kvarn_session* session) const { kvarn_session_close(session); }
 };
-using Cache = std::unique_ptr<kvarn_cache, Free>;
-using Session = std::unique_ptr<kvarn_session, Free>;
+using Session = std::unique_ptr<kvarn_session, CloseSession>;
 
 Cache make_cache(uint32_t tokens = 400, uint32_t bits = 4) {
-  kvarn_cache_config config = KVARN_CACHE_CONFIG_INIT;
+  kvarn_cache_config config = small_config();
   config.k_bits = config.v_bits = bits;
-  config.tile_tokens = config.sink_tokens = config.tail_tokens = 16;
-  kvarn_cache_limits limits = KVARN_CACHE_LIMITS_INIT;
-  limits.sequences = 3;
-  limits.tokens = tokens;
-  kvarn_cache* cache = nullptr;
-  EXPECT_EQ(kvarn_cache_create(&config, kLayers, 2, &limits, nullptr, &cache), KVARN_STATUS_OK);
-  return Cache(cache);
-}
-
-std::vector<float> normals(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
-// One step for one sequence with rows from a seed; the outputs of both layers.
-std::vector<float> step(kvarn_cache* cache, uint32_t sequence, uint32_t tokens, unsigned seed) {
-  const kvarn_step_part part{sequence, tokens};
-  EXPECT_EQ(kvarn_step_begin(cache, &part, 1), KVARN_STATUS_OK);
-  std::vector<float> outputs;
-  for (uint32_t layer = 0; layer < 2; ++layer) {
-    const auto kv = normals(tokens * kKvHeads * kDim, 10 * seed + layer);
-    const auto q = normals(tokens * kHeads * kDim, 10 * seed + layer + 4);
-    std::vector<float> out(q.size());
-    const kvarn_const_rows rows{kv.data(), KVARN_TYPE_F32, kKvHeads * kDim, kDim};
-    const kvarn_const_rows q_rows{q.data(), KVARN_TYPE_F32, kHeads * kDim, kDim};
-    const kvarn_rows out_rows{out.data(), KVARN_TYPE_F32, kHeads * kDim, kDim};
-    const kvarn_query query = KVARN_QUERY_INIT;
-    EXPECT_EQ(kvarn_step_append(cache, layer, &rows, &rows, nullptr), KVARN_STATUS_OK);
-    EXPECT_EQ(kvarn_step_attend(cache, layer, &query, &q_rows, &out_rows, nullptr), KVARN_STATUS_OK);
-    outputs.insert(outputs.end(), out.begin(), out.end());
-  }
-  EXPECT_EQ(kvarn_step_commit(cache), KVARN_STATUS_OK);
-  return outputs;
+  return cache_of(config, 3, tokens);
 }
 
 std::vector<kvarn_token> some_tokens(uint32_t count) {

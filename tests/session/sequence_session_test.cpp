@@ -186,10 +186,7 @@ TEST(SequenceSession, FormatVersion_IsThatOfTheWidthsInside) {
   EXPECT_EQ(mixed.value().version(), kMixedWidthsVersion);
   // A cache that has no such widths says so and takes nothing.
   KvCache cells(small_config(), 1, 256);
-  for (std::uint32_t layer = 0; layer < model.layers; ++layer) {
-    cells.add_store(Side::kKey, layer, model.row_values(Side::kKey));
-    cells.add_store(Side::kValue, layer, model.row_values(Side::kValue));
-  }
+  model.add_stores(cells);
   std::vector<std::uint32_t> numbers(text.size());
   std::iota(numbers.begin(), numbers.end(), 0u);
   EXPECT_EQ(mixed.value().load(0, cells, 0, numbers, Session::Records::kMapped), SessionStatus::kOtherShape);
@@ -435,10 +432,7 @@ TEST(SequenceSession, OtherKindOfCache_TakesTheSequenceAndGivesItBack) {
   const auto session = open_bytes(sent(*source, 0, text));
   ASSERT_TRUE(session.ok());
   KvCache cells(small_config(), 1, 256);
-  for (std::uint32_t layer = 0; layer < model.layers; ++layer) {
-    cells.add_store(Side::kKey, layer, model.row_values(Side::kKey));
-    cells.add_store(Side::kValue, layer, model.row_values(Side::kValue));
-  }
+  model.add_stores(cells);
   std::vector<std::uint32_t> numbers(text.size());
   std::iota(numbers.begin(), numbers.end(), 11u);
   ASSERT_EQ(session.value().load(0, cells, 0, numbers, Session::Records::kCopied), SessionStatus::kOk);

@@ -145,15 +145,17 @@ kvarn::TileSide PagedLayer::tile_side(Side side, const TileSource& source, const
 
 void PagedLayer::attend(BatchStep& step, const LayerStep& rows, const kvarn::Runner& runner) {
   const StepParts& parts = step.parts(settings_.window);
-  std::vector<kvarn::TileView> views(parts.sources.size());
-  std::vector<const HalfBits*> blocks(parts.sources.size() * 2 * kTileUnits);
+  std::vector<kvarn::TileView>& views = scratch_->views;
+  std::vector<const HalfBits*>& blocks = scratch_->blocks;
+  std::vector<kvarn::AttentionJob>& jobs = scratch_->jobs;
+  views.assign(parts.sources.size(), {});
+  blocks.assign(parts.sources.size() * 2 * kTileUnits, nullptr);
+  jobs.clear();
   for (std::size_t at = 0; at < views.size(); ++at) {
     const HalfBits** of_tile = blocks.data() + at * 2 * kTileUnits;
     views[at].k = tile_side(Side::kKey, parts.sources[at], rows, of_tile);
     views[at].v = tile_side(Side::kValue, parts.sources[at], rows, of_tile + kTileUnits);
   }
-  std::vector<kvarn::AttentionJob> jobs;
-  jobs.reserve(parts.parts.size());
   for (const StepPart& part : parts.parts) {
     kvarn::AttentionJob& job =
         jobs.emplace_back(part.seen.job({views.data() + part.first_source, part.seen.tile_count()}));

@@ -48,6 +48,9 @@ struct LayerStep {
 struct LayerScratch {
   kvarn::AttentionScratch attention;
   kvarn::AttentionScratch encoder;
+  std::vector<kvarn::TileView> views;          // of all tiles that a step reads
+  std::vector<const kvarn::HalfBits*> blocks;  // [views, 2, kTileUnits]
+  std::vector<kvarn::AttentionJob> jobs;
 };
 
 class PagedLayer {
