@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "chat_session.hpp"
+#include "memory_plan.hpp"
 #include "run_report.hpp"
 #include "sample_generation.hpp"
 #include "saved_context.hpp"
@@ -194,6 +195,21 @@ RunReport run_streaming(const RunOptions& options, const Engine& engine, KeptCha
   return report;
 }
 
+// A short run keeps most of its rows exact: what a long one saves is planned. Nothing, where llama.cpp cannot plan.
+std::optional<FullContext> plan_full_context(const RunOptions& options, const CacheSettings& cache,
+                                             const Engine& engine, std::uint64_t used_tokens) {
+  try {
+    const ModelProbe model(options.model_file, engine);
+    const std::uint64_t tokens = model.trained_context_tokens();
+    if (tokens <= used_tokens || tokens > MemoryPlan::kMaxTokens) return std::nullopt;
+    MemoryPlan memory(engine, model, static_cast<std::uint32_t>(options.micro_batch_tokens), /*unified=*/false);
+    const double bytes = static_cast<double>(memory.cache_bytes({.is_host = false, .settings = cache}, {1, tokens}));
+    return FullContext{tokens, static_cast<double>(memory.f16_bytes({1, tokens})) / bytes};
+  } catch (const UserError&) {
+    return std::nullopt;
+  }
+}
+
 Generation run_on_host(const RunOptions& options, const PreparedRun& prepared) {
   const ModelSession model(options.model_file, ModelSession::Devices::kHostOnly);
   const ContextPointer context = model.make_context(prepared.context);
@@ -215,6 +231,7 @@ void run(const RunOptions& options) {
   if (cache.preset != kHostPreset) engine.configure(cache);
   PreparedRun prepared;
   RunReport report = run_streaming(options, engine, kept ? &*kept : nullptr, prepared);
+  if (report.account) report.full_context = plan_full_context(options, cache, engine, report.account->cells_in_use);
   if (options.compare) {
     report.host_generation = run_on_host(options, prepared);
     if (common_prefix_tokens(report.generation, *report.host_generation) < report.host_generation->tokens.size()) {

@@ -47,6 +47,10 @@ std::string memory_rows(const RunReport& report) {
     rows += row("smaller than those by", fmt::format("{:.2f}x", times), std::nullopt);
   }
   rows += row("smaller than f16 by", fmt::format("{:.2f}x", ratio), host("1.00x"));
+  if (report.full_context) {
+    rows += row(fmt::format("at {} tokens by", report.full_context->tokens),
+                fmt::format("{:.2f}x", report.full_context->smaller_by), std::nullopt);
+  }
   rows += row("bits per value", fmt::format("{:.2f}", bits_per_value(account)), host("16.00"));
   rows += row("of that, exact rows", mebibytes(account.open_row_bytes + account.plain_bytes), host("-"));
   rows += row("working memory", mebibytes(account.map_bytes + account.scratch_bytes), host("-"));
@@ -122,6 +126,9 @@ std::string format_json(const RunReport& report) {
     line["cells_in_use"] = report.account->cells_in_use;
     line["sealed_tokens"] = report.account->sealed_tokens;
     line["bytes"] = account_json(*report.account);
+    if (report.full_context) {
+      line["full_context"] = {{"tokens", report.full_context->tokens}, {"smaller_by", report.full_context->smaller_by}};
+    }
   } else {
     line.update({{"cache_bytes", nullptr}, {"f16_bytes", nullptr}, {"bits_per_value", nullptr}});
   }

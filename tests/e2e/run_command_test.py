@@ -23,7 +23,7 @@ def kvarn_json(paths, *arguments):
 def test_short_prompt_ends_in_text_and_table(paths):
     result = kvarn(paths, "-m", paths.smollm2, "-p", PROMPT, "-n", 24)
     assert result.returncode == 0, result.stderr
-    for row in ("KVarN k4v4", "cache", "bits per value", "prompt", "generation", "tokens/s"):
+    for row in ("KVarN k4v4", "cache", "at 8192 tokens by", "bits per value", "prompt", "generation", "tokens/s"):
         assert row in result.stdout
 
 
@@ -31,6 +31,9 @@ def test_json_line_has_the_promised_figures(paths):
     line = kvarn_json(paths, "-m", paths.smollm2, "-p", PROMPT, "-n", 8)
     for name in ("cache_bytes", "f16_bytes", "bits_per_value", "prompt_tokens_per_second", "generation_tokens_per_second"):
         assert line[name] > 0, name
+    # Some dozen exact rows are larger than f16; the table says what to expect of a context as long as the model's.
+    assert line["cache_bytes"] > line["f16_bytes"] and line["full_context"]["tokens"] == 8192
+    assert line["full_context"]["smaller_by"] > 3
 
 
 def test_long_prompt_is_smaller_than_f16(paths, tmp_path):
