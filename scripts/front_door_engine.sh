@@ -143,11 +143,19 @@ configure_engine() {
   GIT_CEILING_DIRECTORIES=$cache_dir/engine cmake -G Ninja -S "$engine_source" -B "$engine_build" "${flags[@]}"
 }
 
-# ninja_build FOLDER TARGETS...: KVARN_JOBS parallel compilers (default: one a core); compiler cache, if any, inside our cache.
+# use_compiler_cache: compilers run through ccache, if it is there. It keeps what it compiled in our cache, and finds it again for
+# another tree of ours too: paths below the repository count from where the compiler runs.
+use_compiler_cache() {
+  export CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache} CCACHE_BASEDIR=$KVARN_ROOT CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-2G}
+  ! command -v ccache >/dev/null || export CMAKE_C_COMPILER_LAUNCHER=ccache CMAKE_CXX_COMPILER_LAUNCHER=ccache
+}
+
+# ninja_build FOLDER TARGETS...: KVARN_JOBS parallel compilers (default: one a core).
 # Takes the place of the shell that runs it (run_step starts one), so that stopping the step stops ninja.
 ninja_build() {
   local folder=$1
   shift
-  export CCACHE_DIR=${CCACHE_DIR:-$cache_dir/ccache} GIT_CEILING_DIRECTORIES=$cache_dir/engine NINJA_STATUS="[%f/%t] "
+  use_compiler_cache
+  export GIT_CEILING_DIRECTORIES=$cache_dir/engine NINJA_STATUS="[%f/%t] "
   exec ninja -C "$folder" -j "${KVARN_JOBS:-$(nproc)}" "$@"
 }

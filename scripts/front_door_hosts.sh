@@ -160,6 +160,7 @@ test_hosts() {
   done
   make_cache_dir
   need_packages "fetch build test"
+  use_compiler_cache
   need_model smollm2
   need_text
   release_lock

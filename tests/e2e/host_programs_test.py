@@ -74,13 +74,11 @@ def test_every_architecture_the_host_can_build_gives_the_hosts_logits(paths):
     """Random tiny models of all architectures: dense, mixture, hybrid, recurrent, MLA, sliding window, head dimension 80."""
     environment = {"LD_PRELOAD": paths.program.parent / "load_backends.so", "LD_LIBRARY_PATH": paths.engine_bin}
     command = ["env", *(f"{name}={value}" for name, value in environment.items()), paths.engine_bin / "test-llama-archs", "-b", "KVarN"]
-    for _ in range(6):  # the host's logger, with our plugin or without, sometimes loses its last lines when the program ends
-        result = run(paths, "f16", command)
-        text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
-        assert result.returncode == 0, text[-3000:]
-        if "Summary:" in text:
-            break
-    assert int(re.search(r"all (\d+) test\(s\) passed", text).group(1)) > 100
+    result = run(paths, "f16", command)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+    assert result.returncode == 0, text[-3000:]
+    # Not the summary: the host's logger, with our plugin or without, sometimes loses its last lines when the program ends.
+    assert "FAIL" not in text and len(re.findall(r"\| +OK \(", text)) > 100, text[-3000:]
 
 
 def test_backend_operations_fail_nowhere(paths):
