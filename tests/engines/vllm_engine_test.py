@@ -37,10 +37,15 @@ def model(kind):
     return folder
 
 
+def last_json(output):
+    """The result that a program printed; libraries may print after it."""
+    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
+
+
 def answer(kind, scenario, kvarn=None, plugin=True, **given):
     words = [f"{key}={value}" for key, value in given.items()] + ([] if kvarn is None else [f"kvarn={json.dumps(kvarn)}"])
     output = run("vllm_run.py", model(kind), scenario, *words, plugin=plugin)
-    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1]) | {"log": output}
+    return last_json(output) | {"log": output}
 
 
 @pytest.fixture(name="stock", scope="module")
@@ -78,10 +83,12 @@ def test_plugin_without_a_setting_changes_nothing(stock):
     assert mine["tokens"] == stock("tiny", "chunks")["tokens"] and "KVarN" not in mine["log"]
 
 
-def test_heads_that_have_no_records_are_left_to_vllm_with_one_line():
-    mine = answer("tiny24", "chunks", {"preset": "k4v4"})
-    assert mine["tokens"] == answer("tiny24", "chunks", plugin=False)["tokens"]
-    assert mine["log"].count("KVarN is not used") == 1 and "heads of 24 channels" in mine["log"]
+@pytest.mark.parametrize("kind, scenario, deterministic, words", [
+    ("alibi", "chunks", False, "ALiBi"), ("tiny", "ngram", True, "deterministic reads and speculation exclude each other")])
+def test_what_the_plugin_does_not_serve_is_left_to_vllm_with_one_line(stock, kind, scenario, deterministic, words):
+    mine = answer(kind, scenario, {"preset": "k4v4", "deterministic": deterministic})
+    assert mine["tokens"] == stock(kind, scenario)["tokens"]
+    assert mine["log"].count("KVarN is not used") == 1 and words in mine["log"]
 
 
 def test_another_version_of_vllm_is_refused_with_what_to_do():
@@ -92,7 +99,7 @@ def test_another_version_of_vllm_is_refused_with_what_to_do():
 
 @pytest.mark.parametrize("preset", ["k4v4", "k4v2"])
 def test_blocks_are_the_budget_over_the_page(preset):
-    found = json.loads(run("vllm_quality.py", model("tiny"), "capacity", preset).splitlines()[-1])
+    found = last_json(run("vllm_quality.py", model("tiny"), "capacity", preset))
     assert found["blocks"] == (found["budget"] - found["hot_bytes"]) // found["page_bytes"]
     assert found["page_bytes"] == {"k4v4": 37376, "k4v2": 29184}[preset]  # docs/format/tile_record.md: 2 layers, 2 heads, D = 64
 
@@ -100,7 +107,7 @@ def test_blocks_are_the_budget_over_the_page(preset):
 # Mean KL divergence, nats a token, at the positions after the first tile; about twice what was measured.
 @pytest.mark.parametrize("preset, most", [("k4v4", 0.01), ("k4v2", 0.03)])
 def test_smollm2_says_nearly_what_it_says_without_the_plugin(preset, most):
-    found = json.loads(run("vllm_quality.py", model("smollm2"), "divergence", preset).splitlines()[-1])
+    found = last_json(run("vllm_quality.py", model("smollm2"), "divergence", preset))
     assert 1e-6 < found["mean_kld"] < most, found
     assert found["sealed"] >= found["tokens"] // 256  # most of what was read lay in records
 
@@ -157,8 +164,8 @@ def wait_for(address, process, log):
 def test_requests_at_once_get_the_answers_of_a_quiet_server(server):
     address, process = server
     count, rounds = int(os.environ.get("KVARN_REQUESTS", "64")), int(os.environ.get("KVARN_ROUNDS", "2"))
-    found = json.loads(run("vllm_clients.py", address, count, rounds, plugin=False).splitlines()[-1])
+    found = last_json(run("vllm_clients.py", address, count, rounds, plugin=False))
     assert found["wrong"] == [] and found["characters"] > 10 * count
     before = resident_bytes(process.pid)
-    assert json.loads(run("vllm_clients.py", address, count, 1, plugin=False).splitlines()[-1])["wrong"] == []
+    assert last_json(run("vllm_clients.py", address, count, 1, plugin=False))["wrong"] == []
     assert resident_bytes(process.pid) < before * 1.05
