@@ -11,17 +11,30 @@ using kvarn::HalfBits;
 using kvarn::Side;
 
 constexpr std::size_t kTokensAtOnce = 16;
-constexpr HalfBits kLargest = 0x7BFF;  // 65504
-
-// The nearest finite half; a NaN becomes 0. Counts what it changes.
-HalfBits finite_half(HalfBits value, std::size_t& changed) {
-  if ((value & 0x7C00u) != 0x7C00u) return value;
-  ++changed;
-  return (value & 0x03FFu) != 0 ? HalfBits{0} : static_cast<HalfBits>((value & 0x8000u) | kLargest);
-}
-
 kvarn::HeadBlockLayout layout_of(Side side, std::uint32_t dim) {
   return side == Side::kKey ? kvarn::key_block_layout(dim) : kvarn::value_block_layout(dim);
+}
+
+template <class Body>
+void for_each_token(const BatchStep& step, const kvarn::Runner& runner, Body body) {
+  const std::size_t groups = (step.tokens() + kTokensAtOnce - 1) / kTokensAtOnce;
+  kvarn::parallel_for(runner, groups, [&](std::size_t group, unsigned) {
+    const std::size_t end = std::min((group + 1) * kTokensAtOnce, step.tokens());
+    for (std::size_t token = group * kTokensAtOnce; token < end; ++token) body(token);
+  });
+}
+
+// Floats [tokens, heads, dim]: the engine's own, or those in between.
+struct FloatRows {
+  float* data;
+  std::size_t token_stride;
+  std::size_t head_stride;
+  float* at(std::size_t token) const { return data + token * token_stride; }
+};
+
+FloatRows float_rows(const EngineRows& rows, std::vector<float>& between, std::size_t heads, std::size_t dim) {
+  if (rows.type != RowType::kFloat) return {between.data(), heads * dim, dim};
+  return {reinterpret_cast<float*>(rows.data), rows.token_stride, rows.head_stride};
 }
 
 }  // namespace
@@ -31,40 +44,50 @@ std::size_t PagedLayer::run(BatchStep& step, const LayerStep& rows, const kvarn:
   const std::size_t changed = store(step, rows, runner);
   seal(step.seals(), rows, runner);
   attend(step, rows, runner);
+  if (rows.out.type != RowType::kFloat) write_outputs(step, rows, runner);
   return changed;
 }
 
+// Rows into the pool; queries into floats on the way.
 std::size_t PagedLayer::store(const BatchStep& step, const LayerStep& rows, const kvarn::Runner& runner) {
+  const std::size_t dim = settings_.format.dim_k;
+  const bool converts = rows.q.type != RowType::kFloat;
+  if (converts) scratch_->queries.resize(step.tokens() * settings_.heads * dim);
   std::atomic<std::size_t> changed = 0;
-  const std::size_t groups = (step.tokens() + kTokensAtOnce - 1) / kTokensAtOnce;
-  kvarn::parallel_for(runner, groups, [&](std::size_t group, unsigned) {
-    std::size_t here = 0;
-    const std::size_t end = std::min((group + 1) * kTokensAtOnce, step.tokens());
-    for (std::size_t token = group * kTokensAtOnce; token < end; ++token) {
-      if (step.token_unit(token) == kNoUnit) continue;
-      here += store_row(Side::kKey, rows.k, token, step);
-      here += store_row(Side::kValue, rows.v, token, step);
+  for_each_token(step, runner, [&](std::size_t token) {
+    for (std::size_t head = 0; converts && head < settings_.heads; ++head) {
+      to_floats(rows.q.type, rows.q.at(token, head), dim, &scratch_->queries[(token * settings_.heads + head) * dim]);
     }
+    if (step.token_unit(token) == kNoUnit) return;
+    const std::size_t here = store_row(Side::kKey, rows.k, token, step) + store_row(Side::kValue, rows.v, token, step);
     if (here != 0) changed += here;
   });
   return changed;
 }
 
-std::size_t PagedLayer::store_row(Side side, const TokenRows<const HalfBits>& rows, std::size_t token,
-                                  const BatchStep& step) {
+std::size_t PagedLayer::store_row(Side side, const EngineRows& rows, std::size_t token, const BatchStep& step) {
   const PageFormat& format = settings_.format;
   const kvarn::HeadBlockLayout layout = layout_of(side, format.dim(side));
   HalfBits* unit = pool_.unit(side, static_cast<std::size_t>(step.token_unit(token)));
+  HalfBits row[kvarn::kMaxRows];
   std::size_t changed = 0;
   for (std::uint32_t head = 0; head < format.kv_heads; ++head) {
-    const HalfBits* from = rows.at(token, head);
+    changed += to_halves(rows.type, rows.at(token, head), layout.dim, row);
     HalfBits* to =
         unit + head * kvarn::head_block_values(layout.dim) + std::size_t{step.token_row(token)} * layout.token_stride;
-    for (std::size_t channel = 0; channel < layout.dim; ++channel) {
-      to[channel * layout.channel_stride] = finite_half(from[channel], changed);
-    }
+    for (std::size_t channel = 0; channel < layout.dim; ++channel) to[channel * layout.channel_stride] = row[channel];
   }
   return changed;
+}
+
+void PagedLayer::write_outputs(const BatchStep& step, const LayerStep& rows, const kvarn::Runner& runner) {
+  const std::size_t dim = settings_.format.dim_v;
+  for_each_token(step, runner, [&](std::size_t token) {
+    for (std::size_t head = 0; head < settings_.heads; ++head) {
+      from_floats(&scratch_->outputs[(token * settings_.heads + head) * dim], dim, rows.out.type,
+                  rows.out.at(token, head));
+    }
+  });
 }
 
 void PagedLayer::seal(std::span<const Seal> seals, const LayerStep& rows, const kvarn::Runner& runner) {
@@ -156,17 +179,20 @@ void PagedLayer::attend(BatchStep& step, const LayerStep& rows, const kvarn::Run
     views[at].k = tile_side(Side::kKey, parts.sources[at], rows, of_tile);
     views[at].v = tile_side(Side::kValue, parts.sources[at], rows, of_tile + kTileUnits);
   }
+  const PageFormat& format = settings_.format;
+  if (rows.out.type != RowType::kFloat) scratch_->outputs.resize(step.tokens() * settings_.heads * format.dim_v);
+  const FloatRows q = float_rows(rows.q, scratch_->queries, settings_.heads, format.dim_k);
+  const FloatRows out = float_rows(rows.out, scratch_->outputs, settings_.heads, format.dim_v);
   for (const StepPart& part : parts.parts) {
     kvarn::AttentionJob& job =
         jobs.emplace_back(part.seen.job({views.data() + part.first_source, part.seen.tile_count()}));
-    job.q = rows.q.at(part.first_token, 0);
-    job.q_query_stride = rows.q.token_stride;
-    job.q_head_stride = rows.q.head_stride;
-    job.out = rows.out.at(part.first_token, 0);
-    job.out_query_stride = rows.out.token_stride;
-    job.out_head_stride = rows.out.head_stride;
+    job.q = q.at(part.first_token);
+    job.q_query_stride = q.token_stride;
+    job.q_head_stride = q.head_stride;
+    job.out = out.at(part.first_token);
+    job.out_query_stride = out.token_stride;
+    job.out_head_stride = out.head_stride;
   }
-  const PageFormat& format = settings_.format;
   const std::uint32_t unused_bits = 8;  // no record is read
   const kvarn::AttentionShape shape{settings_.heads,
                                     format.kv_heads,

@@ -11,6 +11,7 @@
 #include "base/runner.hpp"
 #include "batch_step.hpp"
 #include "codec/tile_codec.hpp"
+#include "engine_rows.hpp"
 #include "unit_pool.hpp"
 
 namespace kvarn_vllm {
@@ -26,20 +27,11 @@ struct LayerSettings {
   std::vector<float> sinks;  // [heads], or empty
 };
 
-// Rows of the batch in the engine's memory; strides count values.
-template <class Value>
-struct TokenRows {
-  Value* data;
-  std::size_t token_stride;
-  std::size_t head_stride;
-  Value* at(std::size_t token, std::size_t head) const { return data + token * token_stride + head * head_stride; }
-};
-
 struct LayerStep {
-  TokenRows<const kvarn::HalfBits> k;  // [tokens, kv_heads, dim_k]
-  TokenRows<const kvarn::HalfBits> v;  // [tokens, kv_heads, dim_v]
-  TokenRows<const float> q;            // [tokens, heads, dim_k]
-  TokenRows<float> out;                // [tokens, heads, dim_v]
+  EngineRows k;    // [tokens, kv_heads, dim_k]
+  EngineRows v;    // [tokens, kv_heads, dim_v]
+  EngineRows q;    // [tokens, heads, dim_k]
+  EngineRows out;  // [tokens, heads, dim_v]
   std::uint8_t* pages;
   std::size_t page_stride;  // bytes
 };
@@ -51,6 +43,8 @@ struct LayerScratch {
   std::vector<kvarn::TileView> views;          // of all tiles that a step reads
   std::vector<const kvarn::HalfBits*> blocks;  // [views, 2, kTileUnits]
   std::vector<kvarn::AttentionJob> jobs;
+  std::vector<float> queries;  // [tokens, heads, dim_k], where the engine's are no floats
+  std::vector<float> outputs;  // [tokens, heads, dim_v], likewise
 };
 
 class PagedLayer {
@@ -69,12 +63,12 @@ class PagedLayer {
 
  private:
   std::size_t store(const BatchStep& step, const LayerStep& rows, const kvarn::Runner& runner);
-  std::size_t store_row(kvarn::Side side, const TokenRows<const kvarn::HalfBits>& rows, std::size_t token,
-                        const BatchStep& step);
+  std::size_t store_row(kvarn::Side side, const EngineRows& rows, std::size_t token, const BatchStep& step);
   void seal(std::span<const Seal> seals, const LayerStep& rows, const kvarn::Runner& runner);
   void encode_head(const Seal& seal, kvarn::Side side, std::uint32_t head, std::uint8_t* page, std::byte* scratch);
   void copy_units(const Seal& seal, std::uint8_t* page);
   void attend(BatchStep& step, const LayerStep& rows, const kvarn::Runner& runner);
+  void write_outputs(const BatchStep& step, const LayerStep& rows, const kvarn::Runner& runner);
   kvarn::TileSide tile_side(kvarn::Side side, const TileSource& source, const LayerStep& rows,
                             const kvarn::HalfBits** blocks);
 

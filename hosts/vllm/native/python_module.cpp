@@ -92,23 +92,19 @@ struct Shared {
   std::shared_ptr<LayerScratch> scratch;
 };
 
-// Address, token stride and head stride of rows, strides in values.
-using Rows = std::tuple<std::uintptr_t, std::size_t, std::size_t>;
+// Address, token stride and head stride in values, type.
+using Rows = std::tuple<std::uintptr_t, std::size_t, std::size_t, RowType>;
 
-template <class Value>
-TokenRows<Value> token_rows(const Rows& rows) {
-  return {reinterpret_cast<Value*>(std::get<0>(rows)), std::get<1>(rows), std::get<2>(rows)};
+EngineRows engine_rows(const Rows& rows) {
+  return {reinterpret_cast<std::byte*>(std::get<0>(rows)), std::get<1>(rows), std::get<2>(rows), std::get<3>(rows)};
 }
 
 std::size_t run_layer(PagedLayer& layer, BatchStep& step, const Rows& k, const Rows& v, const Rows& q, const Rows& out,
                       std::uintptr_t pages, std::size_t page_stride) {
   const py::gil_scoped_release others_may_run;
-  const LayerStep rows{token_rows<const kvarn::HalfBits>(k),
-                       token_rows<const kvarn::HalfBits>(v),
-                       token_rows<const float>(q),
-                       token_rows<float>(out),
-                       reinterpret_cast<std::uint8_t*>(pages),
-                       page_stride};
+  const LayerStep rows{
+      engine_rows(k), engine_rows(v), engine_rows(q), engine_rows(out), reinterpret_cast<std::uint8_t*>(pages),
+      page_stride};
   return layer.run(step, rows, engine_threads());
 }
 
@@ -128,6 +124,11 @@ PYBIND11_MODULE(_native, module) {
         return page_format(kv_heads, dim_k, dim_v, k_bits, v_bits).bytes_per_token();
       },
       py::arg("kv_heads"), py::arg("dim_k"), py::arg("dim_v"), py::arg("k_bits"), py::arg("v_bits"));
+
+  py::enum_<RowType>(module, "RowType", "Types of the engine's rows")
+      .value("HALF", RowType::kHalf)
+      .value("BFLOAT16", RowType::kBfloat16)
+      .value("FLOAT", RowType::kFloat);
 
   py::class_<Shared, std::shared_ptr<Shared>>(module, "Shared", "What layers of one shape share")
       .def(py::init([](std::size_t staging_units, std::uint32_t kv_heads, std::uint32_t dim_k, std::uint32_t dim_v,
