@@ -35,12 +35,6 @@ class Shape:
     dim: int
 
 
-@dataclass
-class Metadata:
-    step: object
-    tokens: int
-
-
 class Problem:
     """Sequences of one length in both caches, and the next tokens of each."""
 
@@ -100,24 +94,23 @@ class Problem:
         self.kv_pages = torch.zeros(self.pages, shape.kv_heads, TILE, per_token, dtype=torch.uint8)
         for sequence in range(self.sequences):
             self.fill(sequence)
-        self.metadata = self.plan()
+        self.step = self.plan()
 
     def fill(self, sequence):
         start = self.length - self.new
         batch = Batch(np.array([0, start], np.int32), np.array([start], np.int32), self.table[sequence : sequence + 1], np.array([True]))
-        metadata = Metadata(self.make_step(batch), start)
         queries = torch.zeros(start, self.shape.heads, self.shape.dim, dtype=self.dtype)
-        run_layer(self.layer, metadata, (queries, self.k[sequence, :start], self.v[sequence, :start]), self.kv_pages, queries.clone())
+        run_layer(self.layer, self.make_step(batch), (queries, self.k[sequence, :start], self.v[sequence, :start]), self.kv_pages, queries.clone())
 
     def make_step(self, batch):
         return _native.Step(step_arrays(self.hot.plan(batch), batch), self.layer.units, self.pages, False)
 
     def plan(self):
         batch = Batch(self.query_start.numpy(), self.seq_lens.numpy(), self.table, np.full(self.sequences, self.new > 1))
-        return Metadata(self.make_step(batch), self.sequences * self.new)
+        return self.make_step(batch)
 
     def ours(self):
-        run_layer(self.layer, self.metadata, (self.new_q, self.new_k, self.new_v), self.kv_pages, self.out)
+        run_layer(self.layer, self.step, (self.new_q, self.new_k, self.new_v), self.kv_pages, self.out)
 
 
 def contest(problem, runs, clock):

@@ -1,8 +1,8 @@
-"""The C interface as programs were built against it: every declaration of kvarn.h stands in abi.txt, word for word, and the
+"""The C interface as programs were built against it: every declaration of its headers stands in abi.txt, word for word, and the
 shared library exports these functions and no others. A removed or changed line breaks programs; so does a symbol that is not
-there. `abi_test.py --write HEADER LIST` writes the list anew, for a change that is meant.
+there. `abi_test.py --write LIST HEADER...` writes the list anew, for a change that is meant.
 
-Usage: abi_test.py HEADER LIST NM LIBRARY. Standard library only."""
+Usage: abi_test.py LIST NM LIBRARY HEADER.... Standard library only."""
 
 import pathlib
 import re
@@ -11,7 +11,7 @@ import sys
 
 COMMENT = re.compile(r"/\*.*?\*/", re.S)
 DEFINE = re.compile(r"^#define (KVARN_[A-Z0-9_]+(?:\([^)]*\))?)[ \t]+(.+)$", re.M)
-NOT_INTERFACE = ("KVARN_API", "KVARN_KVARN_H")
+NOT_INTERFACE = ("KVARN_API",)
 
 
 def squeeze(text):
@@ -75,18 +75,22 @@ def differences(header_lines, list_lines, names):
     return wrong
 
 
+def read_headers(names):
+    """The text of each, and the declarations of all."""
+    texts = [pathlib.Path(name).read_text(encoding="utf-8") for name in names]
+    return texts, [line for text in texts for line in declarations(text)]
+
+
 def main():
     self_check()
     if sys.argv[1] == "--write":
-        header, target = map(pathlib.Path, sys.argv[2:4])
-        target.write_text("\n".join(declarations(header.read_text(encoding="utf-8"))) + "\n", encoding="utf-8")
+        pathlib.Path(sys.argv[2]).write_text("\n".join(read_headers(sys.argv[3:])[1]) + "\n", encoding="utf-8")
         return
-    header, target, nm, library = sys.argv[1:5]
-    text = pathlib.Path(header).read_text(encoding="utf-8")
-    lines = declarations(text)
+    target, nm, library = sys.argv[1:4]
+    texts, lines = read_headers(sys.argv[4:])
     listed = pathlib.Path(target).read_text(encoding="utf-8").splitlines()
     listing = subprocess.run([nm, "-D", "--defined-only", library], check=True, capture_output=True, text=True).stdout
-    wrong = differences(lines, listed, exported(listing)) + [f"not documented: {line}" for line in undocumented(text)]
+    wrong = differences(lines, listed, exported(listing)) + [f"not documented: {line}" for text in texts for line in undocumented(text)]
     if wrong or len(lines) < 50:
         sys.exit("\n".join(wrong) or "the header was not understood")
 

@@ -166,3 +166,16 @@ def test_values_that_no_half_holds_are_counted_and_finite(keys):
     sequence.k[5, 0, 3], sequence.v[6, 1, 2] = 1, 1
     cache.changed = 0
     assert np.isfinite(cache.run([(sequence, 129, 130, [1, 2])])[0]).all()
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    cache, sequence = Cache(), Sequence(8, 10)
+    batch = Batch(np.array([0, 10], np.int32), np.array([10], np.int32), np.array([[1]], np.int32), np.array([True]))
+    good = step_arrays(cache.hot.plan(batch), batch)
+    for name, value in [("token_unit", good["token_unit"] + 100000), ("token_row", good["token_row"] + 16),
+                        ("seq_lens", np.array([5], np.int32)), ("seq_lens", np.array([900], np.int32)),
+                        ("query_start", np.array([0, 11], np.int32)), ("block_table", np.array([[-1]], np.int32)),
+                        ("seal_blocks", np.array([1], np.int32))]:
+        with pytest.raises(ValueError):
+            _native.Step(good | {name: value}, cache.layer.units, BLOCKS, False)
+    assert len(cache.run([(sequence, 0, 10, [1])])[0]) == 10

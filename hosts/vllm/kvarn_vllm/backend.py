@@ -82,13 +82,13 @@ class KvarnBuilder(shim.StockBuilder):
             raise NotImplementedError("KVarN: this model attends to tokens that come later")
         batch = make_batch(common)
         plan = self.hot.plan(batch)
-        tokens = int(batch.query_start[-1])
         if not self.plan.keeps_records:
-            return KvarnMetadata(plan=plan, batch=batch, stock=super().build(common_prefix_len, common, fast_build), tokens=tokens)
+            stock = super().build(common_prefix_len, common, fast_build)
+            return KvarnMetadata(plan=plan, batch=batch, stock=stock, tokens=int(batch.query_start[-1]))
         shape = self.hot.shape
         step = _native.Step(step_arrays(plan, batch), shape.units + shape.staging_units, self.page_count(batch),
                             self.plan.settings.deterministic)
-        return KvarnMetadata(step=step, tokens=tokens)
+        return KvarnMetadata(step=step)
 
     def page_count(self, batch):
         return self.vllm_config.cache_config.num_gpu_blocks or int(batch.block_table.max(initial=0)) + 1
@@ -141,7 +141,7 @@ class KvarnImpl(shim.StockImpl):
             raise NotImplementedError("KVarN: fused output quantization")
         if attn_metadata.step is None:
             return self.pages.forward(self, layer, (query, key, value), kv_cache, attn_metadata, output)
-        changed = run_layer(self.pages, attn_metadata, (query, key, value), kv_cache, output)
+        changed = run_layer(self.pages, attn_metadata.step, (query, key, value), kv_cache, output)
         if changed:
             self.note_changed(layer, changed)
         return output

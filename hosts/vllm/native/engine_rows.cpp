@@ -1,7 +1,6 @@
 #include "engine_rows.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -11,6 +11,7 @@ using kvarn::HalfBits;
 using kvarn::Side;
 
 constexpr std::size_t kTokensAtOnce = 16;
+
 kvarn::HeadBlockLayout layout_of(Side side, std::uint32_t dim) {
   return side == Side::kKey ? kvarn::key_block_layout(dim) : kvarn::value_block_layout(dim);
 }
