@@ -155,7 +155,6 @@ use_compiler_cache() {
 ninja_build() {
   local folder=$1
   shift
-  use_compiler_cache
   export GIT_CEILING_DIRECTORIES=$cache_dir/engine NINJA_STATUS="[%f/%t] "
   exec ninja -C "$folder" -j "${KVARN_JOBS:-$(nproc)}" "$@"
 }

@@ -160,7 +160,6 @@ test_hosts() {
   done
   make_cache_dir
   need_packages "fetch build test"
-  use_compiler_cache
   need_model smollm2
   need_text
   release_lock

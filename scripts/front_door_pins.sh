@@ -32,13 +32,24 @@ missing_packages() {
   done < <(pins apt)
 }
 
-# need_packages GROUPS: installs what is missing of these groups, or says in one line how to.
+# need_packages GROUPS: installs what is missing of these groups, or says in one line how to. What is compiled after it goes through the
+# compiler cache.
 need_packages() {
-  local missing sudo="" log=$cache_dir/logs/apt.log
+  local missing
   [[ -z ${CXX:-} ]] || command -v "$CXX" >/dev/null || fail "no compiler '$CXX'" "set CXX to one that is installed, or unset it"
   missing=$(missing_packages "$1")
   missing=${missing% }
-  [[ -n $missing ]] || return 0
+  if [[ -n $missing ]]; then
+    install_missing "$missing"
+    missing=$(missing_packages "$1")
+    [[ -z $missing ]] || fail "still missing after installing: $missing" "look at $cache_dir/logs/apt.log"
+  fi
+  use_compiler_cache
+}
+
+# install_missing PACKAGES
+install_missing() {
+  local missing=$1 sudo="" log=$cache_dir/logs/apt.log
   command -v apt-get >/dev/null || fail "missing: $missing" "install these with your system's package manager (no apt-get here)"
   if ((EUID != 0)); then
     command -v sudo >/dev/null && sudo -n true 2>/dev/null && sudo="sudo -n"
@@ -46,8 +57,6 @@ need_packages() {
   fi
   take_lock
   run_step "installing $missing" "$log" install_packages "$sudo" "$missing" || explain_package_failure "$missing" "$log"
-  missing=$(missing_packages "$1")
-  [[ -z $missing ]] || fail "still missing after installing: $missing" "look at $log"
 }
 
 install_packages() {

@@ -56,7 +56,6 @@ close_tests() {
 prepare_tests() {
   make_cache_dir
   need_packages "$(test_groups)"
-  use_compiler_cache
   engine_paths
   # Word splitting wanted: one argument a target.
   # shellcheck disable=SC2086
@@ -244,7 +243,6 @@ build_vllm_plugin() {
 # build_wheel SOURCE FOLDER: a wheel in FOLDER/wheel, installed in FOLDER/package, with what is on this machine.
 build_wheel() {
   local options=(--quiet --disable-pip-version-check --no-index --no-deps --no-cache-dir)
-  use_compiler_cache
   export CMAKE_BUILD_PARALLEL_LEVEL=${KVARN_JOBS:-$(nproc)}
   rm -rf "$2"
   "$python" -m pip wheel "${options[@]}" --no-build-isolation --wheel-dir "$2/wheel" "$1" &&
@@ -255,7 +253,6 @@ build_wheel() {
 test_engines() {
   make_cache_dir
   need_packages "$(test_groups)"
-  use_compiler_cache
   need_model smollm2
   export KVARN_ROOT KVARN_MODEL=$model_path
   build_vllm_plugin
