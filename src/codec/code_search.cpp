@@ -23,6 +23,7 @@ class CodeSearch {
         row_unit_(std::ldexp(1.0f, tile.row_exponent)) {}
 
   void scale_lanes();
+  void scale_values();
   void take_ranges();
   void search_rows();
   void refine_rows();
@@ -56,6 +57,9 @@ void CodeSearch::scale_lanes() {
     const float importance = measure_.importance != nullptr ? measure_.importance[lane] : 1.0f;
     state_.lane_weight[lane] = (scale * scale) * importance;
   }
+}
+
+void CodeSearch::scale_values() {
   weight_ = kernel_.sum_values(state_.lane_weight, tile_.lanes);
   std::fill_n(state_.row_weights, tile_.rows, 1.0f);
   kernel_.normalize(tile_.values, tile_.rows, tile_.lanes, state_.lane_factor, state_.row_weights, state_.scaled);
@@ -86,10 +90,8 @@ void CodeSearch::settle_row(std::size_t index, const RowTarget& wanted, const Li
 }
 
 void CodeSearch::take_ranges() {
-  for (std::size_t index = 0; index < tile_.rows; ++index) {
-    const RowTarget wanted = target(row(index));
-    settle_row(index, wanted, kernel_.range_line(wanted, top_));
-  }
+  const ScaledTile scaled = {tile_.values, tile_.rows, tile_.lanes, state_.lane_factor};
+  kernel_.round_to_ranges(scaled, row_unit_, top_, state_.row_scale, state_.row_zero, state_.codes);
 }
 
 void CodeSearch::search_rows() {
@@ -124,6 +126,7 @@ void search_codes(const SearchedTile& tile, const ErrorMeasure& measure, LineSea
   CodeSearch search(tile, measure, lines, state);
   search.scale_lanes();
   if (lines == LineSearch::kNone) return search.take_ranges();
+  search.scale_values();
   search.search_rows();
   if (lines == LineSearch::kRefined) search.refine_rows();
 }

@@ -73,6 +73,14 @@ struct RowTarget {
   float weight;  // sum of lane_weight
 };
 
+// A tile whose values are values[r * lanes + l] * lane_factor[l].
+struct ScaledTile {
+  const float* values;
+  std::size_t rows;
+  std::size_t lanes;
+  const float* lane_factor;
+};
+
 // The line by which a row decodes its codes: code * step + zero.
 struct Line {
   float step;
@@ -161,8 +169,6 @@ struct KernelTable {
   void (*lane_squares)(const float* values, std::size_t rows, std::size_t lanes, float* sums);
   // out[l] = start[l] (nullptr: 0) + sum over r of weights[r] * values[r][l]; out may be start.
   void (*add_rows)(const float* start, const WeightedRows& rows, float* out);
-  // The line whose codes 0 and top are the row's least and greatest value.
-  LineFit (*range_line)(const RowTarget& row, float top);
   // The line of least squares for the codes that the row's range gives; where top is 3, of three ranges, cut by 0 to 2
   // eighths, the one that explains most of the row.
   LineFit (*search_line)(const RowTarget& row, float top);
@@ -174,6 +180,10 @@ struct KernelTable {
   LineFit (*fit_rounded)(const RowTarget& row, const Line& line, float top, float middle);
   // The nearest codes 0..top on a line.
   void (*round_to_line)(const RowTarget& row, const Line& line, float top, std::uint8_t* codes);
+  // Each row's line from its least to its greatest value, as a record holds it (step and zero times row_unit), and the
+  // nearest codes on it; rows is a multiple of 16.
+  void (*round_to_ranges)(const ScaledTile& tile, float row_unit, float top, HalfBits* row_scale, HalfBits* row_zero,
+                          std::uint8_t* codes);
   // errors[l] = row[l] - (code * step + zero).
   void (*line_errors)(const float* row, const std::uint8_t* codes, const Line& line, std::size_t lanes, float* errors);
   // One step of a factorization of a symmetric matrix[size, size], size a multiple of 16, of which only the lower

@@ -8,6 +8,7 @@ namespace kvarn {
 namespace {
 
 constexpr float kLeastStep = 0x1p-14f;
+constexpr float kLeastHalf = 0x1p-24f;
 constexpr float kMostStretch = 1.5f;  // of the step with the least square error
 // Ranges tried: the whole one, and at 2 bits two more, 1/8 less every time. Wider codes lose most where large keys are
 // clipped, since those are the ones that queries find (docs/decisions/0009).
@@ -17,15 +18,23 @@ float sum_values(const float* values, std::size_t count) {
   return sum_row(values, count, [](F32 x) { return x; });
 }
 
-void lane_squares(const float* values, std::size_t rows, std::size_t lanes, float* sums) {
-  for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
-    F32 sum = {};
-    for (std::size_t row = 0; row < rows; ++row) {
-      const F32 value = load(values + row * lanes + lane);
-      sum += value * value;
-    }
-    store(sum, sums + lane);
+template <int Vectors>
+KVARN_INLINE void lane_squares_block(const float* values, std::size_t rows, std::size_t lanes, float* sums) {
+  F32 sum[Vectors] = {};
+  for (std::size_t row = 0; row < rows; ++row) {
+    unroll<Vectors>([&](auto i) {
+      const F32 value = load(values + row * lanes + i.value * kWidth);
+      sum[i.value] += value * value;
+    });
   }
+  unroll<Vectors>([&](auto i) { store(sum[i.value], sums + i.value * kWidth); });
+}
+
+void lane_squares(const float* values, std::size_t rows, std::size_t lanes, float* sums) {
+  constexpr std::size_t kBlock = 8 * kWidth;
+  std::size_t lane = 0;
+  for (; lane + kBlock <= lanes; lane += kBlock) lane_squares_block<8>(values + lane, rows, lanes, sums + lane);
+  for (; lane < lanes; lane += kWidth) lane_squares_block<1>(values + lane, rows, lanes, sums + lane);
 }
 
 template <int Vectors>
@@ -130,12 +139,6 @@ KVARN_INLINE Spread spread_around(const RowTarget& row, float middle) {
   return spread(sums, row.weight, middle);
 }
 
-LineFit range_line(const RowTarget& row, float top) {
-  const Range range = row_range(row.values, row.lanes);
-  const float step = (range.high - range.low) / top;
-  return {step < kLeastStep ? kLeastStep : step, (range.low + range.high) * 0.5f, top * 0.5f};
-}
-
 LineFit search_line(const RowTarget& row, float top) {
   const Range range = row_range(row.values, row.lanes);
   const float middle = (range.low + range.high) * 0.5f;
@@ -209,6 +212,61 @@ void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8
   for (std::size_t lane = 0; lane < row.lanes; lane += kWidth) {
     const F32 code = codes_of(load(row.values + lane), line, factor, top);
     store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + lane);
+  }
+}
+
+// The least and the greatest value of four rows next to each other.
+KVARN_INLINE void four_ranges(const ScaledTile& tile, std::size_t row, float* low, float* high) {
+  const float* values = tile.values + row * tile.lanes;
+  F32 lows[4];
+  F32 highs[4];
+  unroll<4>([&](auto i) {
+    lows[i.value] = load(values + i.value * tile.lanes) * load(tile.lane_factor);
+    highs[i.value] = lows[i.value];
+  });
+  for (std::size_t lane = kWidth; lane < tile.lanes; lane += kWidth) {
+    const F32 factor = load(tile.lane_factor + lane);
+    unroll<4>([&](auto i) {
+      const F32 value = load(values + i.value * tile.lanes + lane) * factor;
+      lows[i.value] = min(lows[i.value], value);
+      highs[i.value] = max(highs[i.value], value);
+    });
+  }
+  const F32 lowest = halve_four(lows, [](F32 a, F32 b) { return min(a, b); });
+  const F32 highest = halve_four(highs, [](F32 a, F32 b) { return max(a, b); });
+  unroll<4>([&](auto i) {
+    low[i.value] = lowest[i.value * kFourStep] + 0.0f;  // a minimum of zero counts as +0
+    high[i.value] = highest[i.value * kFourStep];
+  });
+}
+
+// 16 rows at a time, so that their values are read from memory once.
+void round_to_ranges(const ScaledTile& tile, float row_unit, float top, HalfBits* row_scale, HalfBits* row_zero,
+                     std::uint8_t* codes) {
+  constexpr std::size_t kRows = 16;
+  for (std::size_t row = 0; row < tile.rows; row += kRows) {
+    float low[kRows];
+    float high[kRows];
+    for (std::size_t i = 0; i < kRows; i += 4) four_ranges(tile, row + i, low + i, high + i);
+    float factor[kRows];
+    float zero[kRows];
+    for (std::size_t i = 0; i < kRows; i += kWidth) {
+      const F32 wanted = max((load(high + i) - load(low + i)) / splat(top), splat(kLeastStep));
+      store_halves(max(wanted * splat(row_unit), splat(kLeastHalf)), row_scale + row + i);
+      const F32 step = load_halves(row_scale + row + i) / splat(row_unit);
+      const F32 centre = (load(low + i) + load(high + i)) * splat(0.5f);
+      store_halves((centre - step * splat(top * 0.5f)) * splat(row_unit), row_zero + row + i);
+      store(splat(1.0f) / step, factor + i);
+      store(load_halves(row_zero + row + i) / splat(row_unit), zero + i);
+    }
+    for (std::size_t i = 0; i < kRows; ++i) {
+      const std::size_t start = (row + i) * tile.lanes;
+      for (std::size_t lane = 0; lane < tile.lanes; lane += kWidth) {
+        const F32 value = load(tile.values + start + lane) * load(tile.lane_factor + lane);
+        const F32 code = nearest_code((value - splat(zero[i])) * splat(factor[i]), top);
+        store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + start + lane);
+      }
+    }
   }
 }
 
