@@ -3,6 +3,8 @@
 import dataclasses
 import http.client
 import json
+import time
+import urllib.request
 
 from host_runs import THREADS, environment
 from server_process import REQUEST_SECONDS, ServerProcess, server_process
@@ -26,15 +28,28 @@ class Server(ServerProcess):
         return answer(reply)
 
     def cancel(self, prompt, after_tokens, slot=-1):
-        """Asks for a long answer and hangs up after a few tokens of it (0: before the first)."""
+        """Asks for a long answer and hangs up after a few tokens of it (0: before the first).
+
+        Of any slot, 0 may be before the server has read the request. Of a slot by number, the request is in the slot by then, and the
+        slot is free again afterwards: to a request for a slot that is at work the server (0.5.0) gives its state from the prompt
+        cache at once, so that the answer under way goes on from another text.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=REQUEST_SECONDS)
         connection.request("POST", "/completion", json.dumps(completion(prompt, 400, slot) | {"stream": True}),
                            {"Content-Type": "application/json"})
-        if after_tokens > 0:
+        if after_tokens > 0 or slot >= 0:
             reply = connection.getresponse()
             for _ in range(after_tokens):
                 reply.readline()
+            reply.close()
         connection.close()
+        while slot >= 0 and self.slots()[slot]["is_processing"]:
+            time.sleep(0.02)
+
+    def slots(self):
+        """What the server says of its slots."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/slots", timeout=REQUEST_SECONDS) as reply:
+            return json.load(reply)
 
     def slot(self, number, action, name="slot.bin"):
         """Status and reply of a save, restore or erase of a slot."""

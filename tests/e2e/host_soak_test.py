@@ -2,10 +2,8 @@
 prompt cache too small for them. Every answer is compared with that of the same server when nobody else asks.
 
 Micro-batches of another composition round differently in the host itself, so an answer may part from the quiet one where two
-tokens are nearly as likely. What is wrong is parting where they are not, or more often than the host does with its own cache.
-Weights are f32, so that rounding parts answers by last bits only. While every client stays in a slot of its own no answer may part
-clearly. Where clients meet in a slot the host without the plugin gives some answers that go on with another request's text (13 of 177
-parted clearly): there shares are compared with the host's.
+tokens are nearly as likely, and only there. Weights are f32, so that rounding parts answers by last bits. Clients ask either always
+for a slot of their own or never for a slot by number: see Server.cancel for what the host does to a slot that two requests name.
 """
 
 import collections
@@ -59,7 +57,7 @@ class Client(threading.Thread):
     def __init__(self, running, number, quiet, outcome, until, keeps_slot):
         super().__init__()
         seed = os.environ.get("KVARN_SOAK_SEED", "1")
-        self.any_slot = number if keeps_slot else -1
+        self.asked_slot = number if keeps_slot else -1
         self.running, self.number, self.quiet, self.outcome, self.until = running, number, quiet, outcome, until
         self.random = random.Random(f"{seed} {number}")
         self.prompts = list(quiet)
@@ -73,22 +71,20 @@ class Client(threading.Thread):
             self.outcome.failures.append(f"client {self.number}: {error!r}")
 
     def step(self):
-        action = self.random.choices(["ask", "ask own slot", "hang up", "save", "restore", "erase"], [6, 4, 3, 2, 2, 1])[0]
+        action = self.random.choices(["ask", "hang up", "save", "restore", "erase"], [10, 3, 2, 2, 1])[0]
         prompt = self.random.choice(self.prompts)
         self.outcome.counts[action] += 1
         if action == "ask":
-            self.compare(prompt, self.any_slot)
-        elif action == "ask own slot":
-            self.compare(prompt, self.number)
+            self.compare(prompt)
         elif action == "hang up":
-            self.running.cancel(prompt, self.random.choice([0, 1, 5, 20]), self.random.choice([self.any_slot, self.number]))
+            self.running.cancel(prompt, self.random.choice([0, 1, 5, 20]), self.asked_slot)
         elif action == "save":
-            self.compare(prompt, self.number)
+            self.compare(prompt)
             self.slot("save")
             self.saved = prompt
         elif action == "restore" and self.saved is not None:
             self.slot("restore")
-            self.compare(self.saved, self.number)
+            self.compare(self.saved)
         elif action == "erase":
             self.slot("erase")
 
@@ -98,8 +94,8 @@ class Client(threading.Thread):
         if status != 200:
             self.outcome.failures.append(f"{action} of slot {self.number}: {status} {reply}")
 
-    def compare(self, prompt, slot):
-        answer = self.running.complete(prompt, TOKENS, slot)
+    def compare(self, prompt):
+        answer = self.running.complete(prompt, TOKENS, self.asked_slot)
         quiet = self.quiet[prompt]
         self.outcome.counts["answers"] += 1
         step = first_divergence([(token,) for token in quiet.tokens], [(token,) for token in answer.tokens])
@@ -108,8 +104,8 @@ class Client(threading.Thread):
 
 
 def soak(paths, preset, folder, prompts, seconds, *options, keeps_slot=False, **settings):
-    """Quiet answers first, then the clients for some seconds, then the quiet answers again. keeps_slot: every client stays in a slot
-    of its own; else the server often chooses."""
+    """Quiet answers first, then the clients for some seconds, then the quiet answers again. keeps_slot: every client asks for a slot
+    of its own; else the server chooses, and the slot that a client saves, restores and erases is anybody's."""
     with server(paths, preset, folder, *OPTIONS, *options, **settings) as running:
         quiet = {}
         for prompt in prompts:
@@ -141,7 +137,7 @@ def soak(paths, preset, folder, prompts, seconds, *options, keeps_slot=False, **
 PRESETS = ["f16", "k8v8", "k4v4", "k2v2"]
 # Log probability between the best and the second best token beyond which a parted answer is not rounding: with exact tiles 0.002 is seen.
 # Fewer bits part by their codes' error too, where a token is read from exact rows here and from its record there.
-CLEARLY = {"f16": 0.25, "k8v8": 0.25, "k4v4": 1.0, "k2v2": 2.0}
+CLEARLY = {"f16": 0.05, "k8v8": 0.25, "k4v4": 1.0, "k2v2": 2.0}
 
 
 @pytest.fixture(name="exact", scope="module")
@@ -150,18 +146,9 @@ def fixture_exact(paths, f32):
     return types.SimpleNamespace(**{**vars(paths), "smollm2": f32["smollm2"]})
 
 
-def clear_share(outcome, least_gap):
-    return sum(gap > least_gap for gap in outcome.gaps) / max(1, outcome.counts["answers"])
-
-
-def check_answers(outcome, host, preset):
-    """Clear partings are no more frequent than the host's own. Both shares are estimates from some hundred answers: three standard
-    deviations of their difference are allowed."""
+def check_answers(outcome, preset):
     assert not outcome.failures, outcome.failures
-    assert outcome.counts["answers"] > 0
-    mine, its = clear_share(outcome, CLEARLY[preset]), clear_share(host, CLEARLY["f16"])
-    variance = max(its, 0.02) * (1 / outcome.counts["answers"] + 1 / host.counts["answers"])
-    assert mine <= its + 3 * variance ** 0.5, (mine, its, sorted(outcome.gaps)[-10:], sorted(host.gaps)[-10:])
+    assert outcome.counts["answers"] > 0 and max(outcome.gaps, default=0) <= CLEARLY[preset], sorted(outcome.gaps)
 
 
 def check_memory_is_flat(outcome):
@@ -170,34 +157,25 @@ def check_memory_is_flat(outcome):
     assert max(outcome.resident_mib[2 * third:]) <= 1.02 * max(outcome.resident_mib[third:2 * third]), outcome.resident_mib[::30]
 
 
-@pytest.mark.parametrize("preset, most", [("k8v8", CLEARLY["k8v8"]), pytest.param("f16", 0.05, marks=pytest.mark.long)])
-def test_clients_in_slots_of_their_own_get_the_answers_of_a_quiet_server(exact, tmp_path, preset, most):
+def check_soak(exact, preset, folder, seconds, layout, keeps_slot):
     prompts = make_prompts(exact.text.read_text(), 1200)[::2]
-    outcome = soak(exact, preset, tmp_path, prompts, soak_seconds(45), *LAYOUTS["unified"], keeps_slot=True, **SMALL_TILES)
-    assert not outcome.failures, outcome.failures
-    assert outcome.counts["answers"] > 0 and clear_share(outcome, most) == 0, sorted(outcome.gaps)
+    outcome = soak(exact, preset, folder, prompts, soak_seconds(seconds), *LAYOUTS[layout], keeps_slot=keeps_slot, **SMALL_TILES)
+    check_answers(outcome, preset)
+    return outcome
 
 
-@pytest.fixture(name="hosts", scope="module")
-def fixture_hosts(exact, tmp_path_factory):
-    """What the host does with its own cache, by layout."""
-    folder = tmp_path_factory.mktemp("host")
-    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
-    return {layout: soak(exact, None, folder, prompts, soak_seconds(120), *options) for layout, options in LAYOUTS.items()}
+def test_clients_in_slots_of_their_own_get_the_answers_of_a_quiet_server(exact, tmp_path):
+    check_soak(exact, "k8v8", tmp_path, 45, "unified", True)
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("keeps_slot", [True, False])
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 @pytest.mark.parametrize("preset", PRESETS)
-def test_many_clients_get_the_answers_of_a_quiet_server_as_often_as_from_the_host(exact, tmp_path, hosts, preset, layout):
-    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
-    outcome = soak(exact, preset, tmp_path, prompts, soak_seconds(120), *LAYOUTS[layout], **SMALL_TILES)
-    check_answers(outcome, hosts[layout], preset)
+def test_many_clients_get_the_answers_of_a_quiet_server(exact, tmp_path, preset, layout, keeps_slot):
+    check_soak(exact, preset, tmp_path, 90, layout, keeps_slot)
 
 
 @pytest.mark.long
-def test_half_an_hour_of_load_takes_no_more_memory(exact, tmp_path, hosts):
-    prompts = make_prompts(exact.text.read_text(), 1200)[::2]
-    outcome = soak(exact, "k4v4", tmp_path, prompts, soak_seconds(1800), *LAYOUTS["unified"], **SMALL_TILES)
-    check_answers(outcome, hosts["unified"], "k4v4")
-    check_memory_is_flat(outcome)
+def test_half_an_hour_of_load_takes_no_more_memory(exact, tmp_path):
+    check_memory_is_flat(check_soak(exact, "k4v4", tmp_path, 1800, "unified", False))
