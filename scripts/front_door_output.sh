@@ -2,6 +2,7 @@
 
 readonly cache_dir=${KVARN_CACHE:-${HOME:-/root}/.cache/kvarn}
 running_pid=""
+background_pid=""
 lock_held=no
 
 # fail WHAT WHAT_TO_DO: one line, exit 1.
@@ -16,10 +17,11 @@ note() { printf 'kvarn: %s\n' "$*" >&2; }
 trap 'note "unexpected failure (status $?) in ${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND"' ERR
 
 # A step that is cut off must not leave its children behind: it is a process group of its own.
-stop_running_step() {
-  [[ -z $running_pid ]] || kill -TERM -- "-$running_pid" 2>/dev/null || true
+stop_running_steps() {
+  local pid
+  for pid in $running_pid $background_pid; do kill -TERM -- "-$pid" 2>/dev/null || true; done
 }
-trap stop_running_step EXIT
+trap stop_running_steps EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -85,6 +87,24 @@ run_step() {
   running_pid=""
   [[ ! -t 2 ]] || printf '\r\033[K' >&2
   ((status != 0)) || note "$label: done in $((SECONDS - start)) s"
+  return "$status"
+}
+
+# start_background LOG COMMAND...: runs it beside what follows, where that leaves a processor free.
+start_background() {
+  local log=$1
+  shift
+  set -m
+  (renice -n 19 -p "$BASHPID" >/dev/null 2>&1 || true; "$@") >"$log" 2>&1 </dev/null 9>&- &
+  background_pid=$!
+  set +m
+}
+
+# finish_background: waits for it; its status.
+finish_background() {
+  local status=0
+  wait "$background_pid" || status=$?
+  background_pid=""
   return "$status"
 }
 

@@ -35,13 +35,14 @@ command_test() {
   esac
   prepare_tests
   run_unit_tests "$project_build"
-  ! arm_is_emulated || run_emulated_tests "$tier"
+  ! arm_is_emulated || start_emulated_tests "$tier"
   [[ $tier == fast ]] || run_sanitized_tests
   [[ $tier == fast ]] || run_thread_sanitized_tests
   run_python_tests "$tier"
   run_vllm_tests "$tier"
   run_pytest front_door "$tier"
   run_pytest e2e "$tier"
+  ! arm_is_emulated || finish_emulated_tests
   [[ $tier == fast ]] || test_hosts
   close_tests
 }
@@ -76,7 +77,7 @@ prepare_tests() {
 
 # run_unit_tests BUILD [SELECTION...]: ctest over one build tree, or over what its options select of it.
 run_unit_tests() {
-  local log=$cache_dir/logs/ctest.log line
+  local log=$cache_dir/logs/ctest-${1##*/}.log line
   ctest --test-dir "$1" --output-on-failure -j "$(nproc)" "${@:2}" 2>&1 | tee "$log" || true
   line=$(grep -E 'tests passed, [0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1) || line=""
   if [[ -z $line ]]; then
@@ -91,18 +92,36 @@ run_unit_tests() {
   failed=$((failed + bad))
 }
 
-# run_emulated_tests TIER: the library and its unit tests, cross-compiled for 64-bit Arm, under qemu.
-run_emulated_tests() {
+# start_emulated_tests TIER: the library and its unit tests, cross-compiled for 64-bit Arm, under qemu, beside the tests that follow: those
+# leave processors free while they start programs and wait for answers.
+start_emulated_tests() {
   local selection=()
   build_emulated_tests
   if [[ $1 == fast ]]; then
     selection=(-LE long_emulated)
-    note "64-bit Arm, emulated: kernels, codec, attention, golden records (--long adds the cache and the encoder's reference)"
+    note "64-bit Arm, emulated, beside what follows: kernels, codec, attention, golden records (--long adds the cache and the encoder's reference)"
   else
-    note "64-bit Arm, emulated: all unit tests of the library"
+    note "64-bit Arm, emulated, beside what follows: all unit tests of the library"
   fi
-  run_unit_tests "$arm_build" "${selection[@]}"
+  start_background "$cache_dir/logs/emulated.log" count_emulated_tests "${selection[@]}"
+}
+
+# Closes its output with the two totals.
+count_emulated_tests() {
+  passed=0 failed=0
+  run_unit_tests "$arm_build" "$@"
   compare_digests
+  echo "$passed $failed"
+}
+
+# finish_emulated_tests: adds their totals; a run that did not end is one failure.
+finish_emulated_tests() {
+  local log=$cache_dir/logs/emulated.log good=0 bad=1
+  ! finish_background || read -r good bad < <(tail -n 1 "$log")
+  note "64-bit Arm, emulated: $good passed, $bad failed"
+  ((bad == 0)) || cat "$log"
+  passed=$((passed + good))
+  failed=$((failed + bad))
 }
 
 build_emulated_tests() {

@@ -7,7 +7,7 @@ import pytest
 
 from host_runs import divergences, first_divergence, greedy
 
-PRESETS = ["f16", "k8v8", "k4v4", "k4v2", "k2v2"]
+PRESETS = ["k4v4", "k2v2", *(pytest.param(preset, marks=pytest.mark.long) for preset in ("f16", "k8v8", "k4v2"))]
 
 
 @pytest.fixture(name="prompts", scope="module")

@@ -25,7 +25,7 @@ def run(paths, *arguments):
     return text, json.loads(result.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.parametrize("preset", ["f16", "k8v8", "k4v4", "k2v2"])
+@pytest.mark.parametrize("preset", [pytest.param("f16", marks=pytest.mark.long), pytest.param("k8v8", marks=pytest.mark.long), "k4v4", "k2v2"])
 def test_resumed_text_is_that_of_one_run(paths, prompt, tmp_path, preset):
     session = tmp_path / "talk.kvarn"
     whole, _ = run(paths, "-f", prompt, "-n", 24, "--preset", preset)
