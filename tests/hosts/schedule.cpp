@@ -131,8 +131,8 @@ Operation Schedule::remove(const ScheduleContext & host) {
             operation.first = std::max<llama_pos>(start, host.last_position(operation.sequence) - static_cast<llama_pos>(below(5)));
     }
     // Of a sequence that has nothing left in its window the host would take the next token for the first, and still has the others.
-    const bool empties_window = settings_.windowed && operation.sequence >= 0 &&
-                                operation.first <= host.first_position(operation.sequence) &&
+    // A window that keeps all tokens has the last ones only, too, of a sequence that was restored.
+    const bool empties_window = operation.sequence >= 0 && operation.first <= host.first_position(operation.sequence) &&
                                 (operation.last < 0 || operation.last > host.last_position(operation.sequence));
     return empties_window ? remove_whole(operation.sequence) : operation;
 }
