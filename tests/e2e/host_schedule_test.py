@@ -55,6 +55,6 @@ def test_a_hundred_thousand_steps(paths, preset, case):
 
 @pytest.mark.long
 @pytest.mark.parametrize("preset", PRESETS)
-def test_two_thousand_steps_of_a_real_model(paths, preset):
-    options = ["--model", paths.smollm2, "--layout", "unified", "--context", 2048, "--longest", 400, "--steps", 2000]
+def test_two_thousand_steps_of_a_real_model(paths, f32, preset):
+    options = ["--model", f32["smollm2"], "--layout", "unified", "--context", 2048, "--longest", 400, "--steps", 2000]
     expect_no_mismatch(paths, preset, *options, "--watch-every", 8)
