@@ -56,22 +56,16 @@ Operation Schedule::decode_mixed(const ScheduleContext & host) {
     return operation;
 }
 
-// Tokens that belong to two sequences at once, if two have the same positions (after a copy).
+// Tokens that belong to a sequence and to the copy that was just made of it. Of sequences with pasts of their own no engine shares
+// any: such a token would see both.
 Operation Schedule::decode_shared(const ScheduleContext & host) {
-    const llama_seq_id one = any_sequence();
-    for (llama_seq_id other = 0; other < SEQUENCES; ++other) {
-        if (other == one || host.last_position(one) != host.last_position(other) ||
-            host.first_position(one) != host.first_position(other)) {
-            continue;
-        }
-        Operation operation;
-        append(host, operation, one, 1 + below(12));
-        for (Token & token : operation.tokens) {
-            token.sequences.push_back(other);
-        }
-        return operation;
+    Operation operation;
+    append(host, operation, pending_copy_.sequence, 1 + below(12));
+    for (Token & token : operation.tokens) {
+        token.sequences.push_back(pending_copy_.other);
     }
-    return decode_one(host, one);
+    pending_ = below(3) == 0 ? Pending::SHARE : Pending::NOTHING;
+    return operation;
 }
 
 Operation Schedule::decode(const ScheduleContext & host) {
@@ -84,10 +78,8 @@ Operation Schedule::decode(const ScheduleContext & host) {
         case 1:
             return decode_all(host);
         case 2:
-            return decode_mixed(host);
         case 3:
-            // Streams of their own cannot share a token, and a window may have lost it for one of the two.
-            return settings_.unified && !settings_.windowed ? decode_shared(host) : decode_mixed(host);
+            return decode_mixed(host);
         default:
             return decode_one(host, sequence);
     }
@@ -252,8 +244,15 @@ bool Schedule::pending(Operation & operation, const ScheduleContext & host) {
         case Pending::DECODE:
             operation = decode_one(host, any_sequence());
             return true;
-        case Pending::COPY:
+        case Pending::COPY: {
+            // A window may have lost a token for one of the two.
+            const bool is_whole = pending_copy_.last < 0 && length(host, pending_copy_.sequence) > 0;
+            pending_ = is_whole && !settings_.windowed && below(2) == 0 ? Pending::SHARE : Pending::NOTHING;
             operation = pending_copy_;
+            return true;
+        }
+        case Pending::SHARE:
+            operation = decode_shared(host);
             return true;
         case Pending::RESTORE_DEVICE:
             // Its own cells are free then, so that it fits: a restore from the device that does not fit ends the process.

@@ -64,7 +64,7 @@ class Schedule {
     std::array<bool, 2> whole_saved_{};
     llama_seq_id partial_sequence_ = -1;
     llama_pos partial_last_ = -1;
-    enum class Pending : uint8_t { NOTHING, DECODE, COPY, RESTORE_DEVICE, CUT_AFTER_PARTIAL, MAKE_ROOM } pending_ = Pending::NOTHING;
+    enum class Pending : uint8_t { NOTHING, DECODE, COPY, SHARE, RESTORE_DEVICE, CUT_AFTER_PARTIAL, MAKE_ROOM } pending_ = Pending::NOTHING;
     llama_seq_id pending_sequence_ = 0;
     Operation pending_copy_;
 };

@@ -107,8 +107,9 @@ OracleSettings oracle_settings(const Options & options) {
     // Ours: floats over exact rows. The host's: queries and sums in half precision, layer upon layer (its own distance from the
     // reference is in the last line of every run).
     settings.attention_bound = 1e-4;
-    // Of f32 weights: for quantized ones the host rounds activations to 8 bits, and a last bit moves logits by more.
-    settings.logit_bound = 0.2;
+    // Of f32 weights: for quantized ones the host rounds activations to 8 bits, and a last bit moves logits by more. The outputs of
+    // the host's attention are off by up to 0.035 of the values in SmolLM2, by 0.012 in a random model.
+    settings.logit_bound = options.is_random() ? 0.2 : 0.5;
     if (!settings.exact && name.size() == 4) {
         const char fewest = std::min(name[1], name[3]);
         settings.k_bound = row_bound(name[1]);
