@@ -15,8 +15,8 @@
 //   attention  the output is that of the reference over the rows of the compressed cache itself, within a bound of what its kernels
 //              round
 //
-// and, with exact tiles, all logits are the host's within the float error of its attention in half precision. Rows and attention
-// together say that the output is the reference decode of the same schedule, for every preset; nothing in a compressed cache is
+// and, with exact tiles of a random model, all logits are the host's within the float error of its attention in half precision. Rows and
+// attention together say that the output is the reference decode of the same schedule, for every preset; nothing in a compressed cache is
 // compared with itself.
 #pragma once
 
