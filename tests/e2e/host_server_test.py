@@ -8,7 +8,7 @@ import pytest
 from host_server import server
 
 PRESETS = ["f16", "k8v8", "k4v4", "k2v2"]
-QUICK = [pytest.param(preset, marks=pytest.mark.long) if preset in ("f16", "k8v8") else preset for preset in PRESETS]
+QUICK = [pytest.param(preset, marks=pytest.mark.long) if preset != "k4v4" else preset for preset in PRESETS]
 
 
 @dataclasses.dataclass(frozen=True)

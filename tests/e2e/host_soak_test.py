@@ -165,7 +165,7 @@ def check_soak(exact, preset, folder, seconds, layout, keeps_slot):
 
 
 def test_clients_in_slots_of_their_own_get_the_answers_of_a_quiet_server(exact, tmp_path):
-    check_soak(exact, "k8v8", tmp_path, 45, "unified", True)
+    check_soak(exact, "k8v8", tmp_path, 30, "unified", True)
 
 
 @pytest.mark.long
