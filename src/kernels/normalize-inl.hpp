@@ -90,6 +90,15 @@ void row_deviations(const float* tile, std::size_t rows, std::size_t lanes, floa
   }
 }
 
+// Calls block(Index<Vectors>{}, lane) for as many vectors of lanes at once as fit, then for one at a time.
+template <int Vectors, class Block>
+KVARN_INLINE void in_lane_blocks(std::size_t lanes, Block&& block) {
+  constexpr std::size_t kBlock = std::size_t{Vectors} * kWidth;
+  std::size_t lane = 0;
+  for (; lane + kBlock <= lanes; lane += kBlock) block(Index<Vectors>{}, lane);
+  for (; lane < lanes; lane += kWidth) block(Index<1>{}, lane);
+}
+
 template <int Vectors>
 void lane_deviations_block(const float* tile, std::size_t rows, std::size_t lanes, float* deviations) {
   F32 mean[Vectors] = {};
@@ -112,10 +121,9 @@ void lane_deviations_block(const float* tile, std::size_t rows, std::size_t lane
 }
 
 void lane_deviations(const float* tile, std::size_t rows, std::size_t lanes, float* deviations) {
-  constexpr std::size_t kBlock = 4 * kWidth;
-  std::size_t lane = 0;
-  for (; lane + kBlock <= lanes; lane += kBlock) lane_deviations_block<4>(tile + lane, rows, lanes, deviations + lane);
-  for (; lane < lanes; lane += kWidth) lane_deviations_block<1>(tile + lane, rows, lanes, deviations + lane);
+  in_lane_blocks<4>(lanes, [&](auto vectors, std::size_t lane) {
+    lane_deviations_block<vectors.value>(tile + lane, rows, lanes, deviations + lane);
+  });
 }
 
 void normalize(const float* tile, std::size_t rows, std::size_t lanes, const float* lane_factor,
@@ -126,6 +134,11 @@ void normalize(const float* tile, std::size_t rows, std::size_t lanes, const flo
       store((load(tile + row * lanes + lane) * load(lane_factor + lane)) * factor, out + row * lanes + lane);
     }
   }
+}
+
+// Codes that are whole numbers, kWidth of them.
+KVARN_INLINE void store_codes(F32 numbers, std::uint8_t* codes) {
+  store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(numbers, I32)), codes);
 }
 
 struct Range {
@@ -155,7 +168,7 @@ void round_rows(const float* tile, std::size_t rows, std::size_t lanes, float to
     for (std::size_t lane = 0; lane < lanes; lane += kWidth) {
       const F32 exact = (load(values + lane) - splat(range.low)) / splat(step[row]);
       const F32 code = max(min((exact + kRounder) - kRounder, splat(top)), F32{});
-      store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + row * lanes + lane);
+      store_codes(code, codes + row * lanes + lane);
     }
   }
 }

@@ -31,10 +31,9 @@ KVARN_INLINE void lane_squares_block(const float* values, std::size_t rows, std:
 }
 
 void lane_squares(const float* values, std::size_t rows, std::size_t lanes, float* sums) {
-  constexpr std::size_t kBlock = 8 * kWidth;
-  std::size_t lane = 0;
-  for (; lane + kBlock <= lanes; lane += kBlock) lane_squares_block<8>(values + lane, rows, lanes, sums + lane);
-  for (; lane < lanes; lane += kWidth) lane_squares_block<1>(values + lane, rows, lanes, sums + lane);
+  in_lane_blocks<8>(lanes, [&](auto vectors, std::size_t lane) {
+    lane_squares_block<vectors.value>(values + lane, rows, lanes, sums + lane);
+  });
 }
 
 template <int Vectors>
@@ -50,10 +49,8 @@ KVARN_INLINE void add_rows_block(const float* start, const WeightedRows& rows, s
 }
 
 void add_rows(const float* start, const WeightedRows& rows, float* out) {
-  constexpr std::size_t kBlock = 4 * kWidth;
-  std::size_t lane = 0;
-  for (; lane + kBlock <= rows.lanes; lane += kBlock) add_rows_block<4>(start, rows, lane, out);
-  for (; lane < rows.lanes; lane += kWidth) add_rows_block<1>(start, rows, lane, out);
+  in_lane_blocks<4>(rows.lanes,
+                    [&](auto vectors, std::size_t lane) { add_rows_block<vectors.value>(start, rows, lane, out); });
 }
 
 KVARN_INLINE F32 load_codes(const std::uint8_t* codes) {
@@ -211,7 +208,7 @@ void round_to_line(const RowTarget& row, const Line& line, float top, std::uint8
   const F32 factor = splat(1.0f / line.step);
   for (std::size_t lane = 0; lane < row.lanes; lane += kWidth) {
     const F32 code = codes_of(load(row.values + lane), line, factor, top);
-    store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + lane);
+    store_codes(code, codes + lane);
   }
 }
 
@@ -264,7 +261,7 @@ void round_to_ranges(const ScaledTile& tile, float row_unit, float top, HalfBits
       for (std::size_t lane = 0; lane < tile.lanes; lane += kWidth) {
         const F32 value = load(tile.values + start + lane) * load(tile.lane_factor + lane);
         const F32 code = nearest_code((value - splat(zero[i])) * splat(factor[i]), top);
-        store_low_bytes(reinterpret_cast<U32>(__builtin_convertvector(code, I32)), codes + start + lane);
+        store_codes(code, codes + start + lane);
       }
     }
   }

@@ -5,16 +5,9 @@ import tempfile
 
 import pytest
 
-from host_runs import THREADS, run
+from host_runs import THREADS, long, run
 
 SMALL_TILES = {"tile": 16, "sink": 0, "tail": 0}
-
-
-def long(*values):
-    """A case of the long tier."""
-    return pytest.param(*values, marks=pytest.mark.long)
-
-
 PRESETS = [long("f16"), long("k8v8"), "k4v4"]
 
 

@@ -5,9 +5,9 @@ Weights are f32 where texts are compared across runs.
 
 import pytest
 
-from host_runs import divergences, first_divergence, greedy
+from host_runs import divergences, first_divergence, greedy, long
 
-PRESETS = ["k4v4", "k2v2", *(pytest.param(preset, marks=pytest.mark.long) for preset in ("f16", "k8v8", "k4v2"))]
+PRESETS = ["k4v4", "k2v2", *map(long, ("f16", "k8v8", "k4v2"))]
 
 
 @pytest.fixture(name="prompts", scope="module")
@@ -19,12 +19,12 @@ def fixture_prompts(paths, tmp_path_factory):
     one, four = folder / "one.txt", folder / "four.txt"
     one.write_text(parts[1])
     four.write_text("\n===\n".join(parts))
-    long = folder / "long.txt"
-    long.write_text(text[60_000:64_000])
-    return {"one": one, "four": four, "long": long}
+    thousand = folder / "long.txt"
+    thousand.write_text(text[60_000:64_000])
+    return {"one": one, "four": four, "long": thousand}
 
 
-@pytest.mark.parametrize("tokens", [64, pytest.param(256, marks=pytest.mark.long)])
+@pytest.mark.parametrize("tokens", [64, long(256)])
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
 def test_exact_tiles_give_the_hosts_text(paths, f32, prompts, model, tokens):
     host = greedy(paths, f32[model], prompts["one"], None, tokens=tokens)
@@ -62,7 +62,7 @@ def test_thread_counts_give_the_same_text(paths, f32, prompts):
     assert divergences(runs[0], runs[1]) == 0
 
 
-@pytest.mark.parametrize("sizes", [(100,), pytest.param((32, 64), marks=pytest.mark.long)])
+@pytest.mark.parametrize("sizes", [(100,), long((32, 64))])
 def test_micro_batch_sizes_diverge_no_more_often_than_the_host(paths, f32, prompts, sizes):
     def count(preset):
         runs = {ubatch: greedy(paths, f32["smollm2"], prompts["four"], preset, tokens=24, ubatch=ubatch) for ubatch in (512, *sizes)}
@@ -70,7 +70,7 @@ def test_micro_batch_sizes_diverge_no_more_often_than_the_host(paths, f32, promp
     assert count("f16") <= count(None)
 
 
-@pytest.mark.parametrize("presets", [["f16", "k4v4"], pytest.param(["k8v8", "k4v2", "k2v2"], marks=pytest.mark.long)])
+@pytest.mark.parametrize("presets", [["f16", "k4v4"], long(["k8v8", "k4v2", "k2v2"])])
 def test_interleaved_slots_diverge_no_more_often_than_the_host(paths, f32, prompts, presets):
     def count(preset):
         alone = greedy(paths, f32["smollm2"], prompts["four"], preset, tokens=24)

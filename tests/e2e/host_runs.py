@@ -3,7 +3,14 @@
 import os
 import subprocess
 
+import pytest
+
 THREADS = int(os.environ.get("KVARN_TEST_THREADS", "2"))  # 1 on a machine that others keep busy: two would wait for each other
+
+
+def long(*values):
+    """A case of the long tier."""
+    return pytest.param(*values, marks=pytest.mark.long)
 
 
 def environment(paths, preset, **settings):

@@ -103,7 +103,7 @@ class Client(threading.Thread):
             self.outcome.gaps.append(quiet.gaps[step] if step < len(quiet.gaps) else float("inf"))
 
 
-def soak(paths, preset, folder, prompts, seconds, *options, keeps_slot=False, **settings):
+def soak(paths, preset, folder, prompts, seconds, *options, keeps_slot, **settings):
     """Quiet answers first, then the clients for some seconds, then the quiet answers again. keeps_slot: every client asks for a slot
     of its own; else the server chooses, and the slot that a client saves, restores and erases is anybody's."""
     with server(paths, preset, folder, *OPTIONS, *options, **settings) as running:
@@ -129,7 +129,7 @@ def soak(paths, preset, folder, prompts, seconds, *options, keeps_slot=False, **
             running.slot(0, "erase")
             if running.complete(prompt, TOKENS, 0) != quiet[prompt]:
                 outcome.failures.append("after the load, an empty slot gives another answer")
-    print(f"{preset or 'host'} {' '.join(map(str, options))}: {dict(outcome.counts)}, {len(outcome.gaps)} parted, "
+    print(f"{preset} {' '.join(map(str, options))}: {dict(outcome.counts)}, {len(outcome.gaps)} parted, "
           f"gaps {sorted(outcome.gaps)[-5:]}, resident MiB {outcome.resident_mib[::max(1, len(outcome.resident_mib) // 12)]}")
     return outcome
 
