@@ -13,11 +13,12 @@
 namespace kvarn {
 namespace {
 
-// Every byte's magnitude; bytes lie in -127..127.
+// Every byte's magnitude; that of -128, which only values that are not finite give, is 128.
 KVARN_INLINE U32 magnitudes(U32 words) {
-  using Bytes = std::int8_t __attribute__((vector_size(kWidth * 4)));
+  using Bytes = std::uint8_t __attribute__((vector_size(kWidth * 4)));
+  using SignedBytes = std::int8_t __attribute__((vector_size(kWidth * 4)));
   const Bytes bytes = reinterpret_cast<Bytes>(words);
-  return reinterpret_cast<U32>(bytes < 0 ? -bytes : bytes);
+  return reinterpret_cast<U32>(reinterpret_cast<SignedBytes>(words) < 0 ? -bytes : bytes);
 }
 
 // The numbers of four vectors, in -128..127, as bytes in their order.

@@ -124,7 +124,9 @@ class SessionFiles : public ::testing::Test {
   static void write_bytes(const std::string& path, std::span<const std::uint8_t> bytes) {
     std::FILE* opened = std::fopen(path.c_str(), "wb");
     ASSERT_NE(opened, nullptr);
-    ASSERT_EQ(std::fwrite(bytes.data(), 1, bytes.size(), opened), bytes.size());
+    if (!bytes.empty()) {
+      ASSERT_EQ(std::fwrite(bytes.data(), 1, bytes.size(), opened), bytes.size());
+    }
     std::fclose(opened);
   }
 
