@@ -42,9 +42,10 @@ std::string shown_error(const Errors& errors, std::size_t store) {
 
 void print_part(const PartSummary& part, const Errors& errors) {
   const CacheConfig& config = part.config;
-  fmt::print("\n{}, level {}: {} tokens in {} tiles of {}, sink {}, tail {}, {}, {:.2f} bits a value\n",
-             preset_name(config), config.level ? std::string(level_name(*config.level)) : "default", part.tokens,
-             part.tiles, config.tile_tokens, config.sink_tokens, config.tail_tokens, format_byte_count(part.bytes()),
+  fmt::print("\n{}, level {}{}: {} tokens in {} tiles of {}, sink {}, tail {}, {}, {:.2f} bits a value\n",
+             preset_name(config), config.level ? std::string(level_name(*config.level)) : "default",
+             config.version == RecordVersion::kBytes ? ", fields of one byte" : "", part.tokens, part.tiles,
+             config.tile_tokens, config.sink_tokens, config.tail_tokens, format_byte_count(part.bytes()),
              bits_per_value(part.bytes(), part.values()));
   fmt::print("{:>5} {:>4} {:>10} {:>5} {:>7} {:>6} {:>11} {:>11} {:>11} {:>10}{}\n", "layer", "side", "heads", "bits",
              "sealed", "exact", "records", "rows", "queries", "bits/value", errors.empty() ? "" : "      error");
@@ -63,6 +64,7 @@ void print_part(const PartSummary& part, const Errors& errors) {
 nlohmann::ordered_json json_of(const PartSummary& part, const Errors& errors) {
   nlohmann::ordered_json line = {{"preset", preset_name(part.config)},
                                  {"level", part.config.level ? level_name(*part.config.level) : "default"},
+                                 {"record_version", static_cast<int>(part.config.version)},
                                  {"tokens", part.tokens},
                                  {"tiles", part.tiles},
                                  {"tile_tokens", part.config.tile_tokens},

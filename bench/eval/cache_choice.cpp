@@ -142,15 +142,16 @@ std::vector<CacheChoice> in_regimes(const std::vector<CacheChoice>& choices, con
   return all;
 }
 
-double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, std::uint32_t tile_tokens) {
+double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, const RecordSettings& records) {
   if (choice.kind != CacheChoice::Kind::kKvarn) {
     return baseline_bits_per_value(baseline_format(choice.codec).value_or(BaselineFormat::kNone));
   }
   const auto k_bits = static_cast<std::uint32_t>(choice.k_bits);
   const auto v_bits = static_cast<std::uint32_t>(choice.v_bits);
-  const std::size_t bytes = record_bytes({.rows = head_dim, .lanes = tile_tokens, .bits = k_bits}) +
-                            record_bytes({.rows = tile_tokens, .lanes = head_dim, .bits = v_bits});
-  return 8.0 * static_cast<double>(bytes) / (2.0 * head_dim * tile_tokens);
+  const std::uint32_t tokens = records.tile_tokens;
+  const std::size_t bytes = record_bytes(tile_shape(Side::kKey, tokens, head_dim, k_bits, records.version)) +
+                            record_bytes(tile_shape(Side::kValue, tokens, head_dim, v_bits, records.version));
+  return 8.0 * static_cast<double>(bytes) / (2.0 * head_dim * tokens);
 }
 
 }  // namespace kvarn::bench

@@ -12,6 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "format/tile_record.hpp"
+
 namespace kvarn::bench {
 
 // Which tokens stay exact. kNoTail (GGML_KVARN_TAIL_NONE): not even a micro-batch's own rows do, once their tile is
@@ -52,8 +54,14 @@ CacheChoice parse_cache_choice(std::string_view text);
 // Every choice in every regime, those that no regime touches once. A choice keeps the numbers it was given itself.
 std::vector<CacheChoice> in_regimes(const std::vector<CacheChoice>& choices, const std::vector<ExactTokens>& regimes);
 
-// Bits that a sealed value takes, metadata included; head_dim and tile_tokens give the records their shape.
+// What gives the records of all choices their shape, beside the head dimension.
+struct RecordSettings {
+  std::uint32_t tile_tokens = 128;
+  RecordVersion version = RecordVersion::kHalves;
+};
+
+// Bits that a sealed value takes, metadata included.
 // [Sizes: docs/format/tile_record.md; ggml: 32 values and one half a block.]
-double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, std::uint32_t tile_tokens);
+double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, const RecordSettings& records);
 
 }  // namespace kvarn::bench

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <thread>
 
+#include "cache/cache_config.hpp"
 #include "content_hash.hpp"
 #include "eval_plan.hpp"
 #include "eval_rows.hpp"
@@ -25,13 +26,15 @@ using program::UserError;
 
 // Part of the name of what is stored: to be changed when a measurement comes to mean something else.
 constexpr const char* kStateVersion = "1";
-constexpr std::uint32_t kTileTokens = 128;
 
-// As the plugin understands it; it has refused what is no length of a tile.
-std::uint32_t tile_tokens() {
-  const char* value = std::getenv("KVARN_TILE");
-  return value != nullptr && *value != '\0' ? static_cast<std::uint32_t>(std::strtoul(value, nullptr, 10))
-                                            : kTileTokens;
+// As the plugin understands the environment; it has refused what is no length of a tile and no kind of fields.
+RecordSettings record_settings() {
+  const auto text = [](const char* name, const char* otherwise) {
+    const char* value = std::getenv(name);
+    return value != nullptr && *value != '\0' ? value : otherwise;
+  };
+  return {static_cast<std::uint32_t>(std::strtoul(text("KVARN_TILE", "128"), nullptr, 10)),
+          record_version(text("KVARN_FIELDS", "half")).value_or(RecordVersion::kHalves)};
 }
 
 // A line "key: N kB" of a /proc file, in bytes; 0 if there is none.
@@ -65,7 +68,7 @@ std::string state_name(const EvalOptions& options, const std::string& text_file)
   hash.add(std::to_string(std::filesystem::file_size(options.model_file, error)));
   hash.add(std::to_string(std::filesystem::last_write_time(options.model_file, error).time_since_epoch().count()));
   hash.add_file(text_file).add_file(Engine::plugin_file()).add(llama_version()).add(ggml_commit());
-  for (const char* name : {"KVARN_TILE", "KVARN_ISA", "KVARN_LEVEL", "KVARN_CODEC"}) {
+  for (const char* name : {"KVARN_TILE", "KVARN_ISA", "KVARN_LEVEL", "KVARN_FIELDS", "KVARN_CODEC"}) {
     const char* value = std::getenv(name);
     hash.add(name).add(value != nullptr ? value : "");
   }
@@ -127,7 +130,7 @@ class Evaluation {
                  counts.stored, counts.stored + counts.measured);
     }
     const RowSubject subject = {std::filesystem::path(options_.model_file).filename().string(), text,
-                                model_.head_dimension(), tile_tokens()};
+                                model_.head_dimension(), record_settings()};
     const std::vector<Json> rows = make_rows(subject, options_, plan, choices_, store);
     print(subject, rows);
     for (const Json& row : rows) file_.add(row);

@@ -96,7 +96,7 @@ class FullBits {
   }
 
   double nominal(const CacheChoice& choice) const {
-    return nominal_bits_per_value(choice, subject_.head_dim, subject_.tile_tokens);
+    return nominal_bits_per_value(choice, subject_.head_dim, subject_.records);
   }
 
  private:

@@ -18,7 +18,7 @@ struct RowSubject {
   std::string model;
   std::string text;
   std::uint32_t head_dim;
-  std::uint32_t tile_tokens;
+  RecordSettings records;
 };
 
 // One row a choice, in their order. All measurements of the plan must be stored.

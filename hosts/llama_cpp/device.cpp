@@ -140,11 +140,8 @@ double usual_nominal_per_byte(const kvarn::CacheConfig & config) {
     if (config.exact) {
         return 1.0;
     }
-    const auto bytes = [&](kvarn::Side side, uint32_t bits) {
-        return static_cast<double>(kvarn::record_bytes(kvarn::tile_shape(side, config.tile_tokens, 64, bits)));
-    };
-    const double record_bytes = bytes(kvarn::Side::kKey, config.k_bits) + bytes(kvarn::Side::kValue, config.v_bits);
-    return 2.0 * 2.0 * 64.0 * config.tile_tokens / (1.05 * record_bytes);
+    const auto bytes = [&](kvarn::Side side) { return static_cast<double>(kvarn::record_bytes(config.record_shape(side, 64))); };
+    return 2.0 * 2.0 * 64.0 * config.tile_tokens / (1.05 * (bytes(kvarn::Side::kKey) + bytes(kvarn::Side::kValue)));
 }
 
 // What the host leaves free of a device for other programs (its --fit-target, by default). A cap leaves that alone already.

@@ -52,6 +52,25 @@ std::string set_level(Settings & settings, const char * level) {
     return {};
 }
 
+std::string set_fields(Settings & settings, const char * fields) {
+    const auto version = kvarn::record_version(fields);
+    if (!version) {
+        return std::string("'") + fields + "' are no fields of records: use half or byte";
+    }
+    settings.cache.version = *version;
+    return {};
+}
+
+// What was named one by one has to go together.
+std::string check_fields(const Settings & settings) {
+    if (kvarn::writes_version(settings.cache.k_level(), settings.cache.version) &&
+        kvarn::writes_version(settings.cache.v_level(), settings.cache.version)) {
+        return {};
+    }
+    const std::string level(kvarn::level_name(*settings.cache.level));
+    return "KVARN_FIELDS=byte: level '" + level + "' writes no fields of one byte: use best or fast, or KVARN_FIELDS=half";
+}
+
 std::string set_codec(Settings & settings, const char * codec) {
     if (kvarn::apply_codec(codec, settings.cache) != kvarn::Status::kOk) {
         return std::string("codec '") + codec + "' is unknown: use kvarn, q8_0, q5_0 or q4_0, or one for K and one for V as in q8_0/q4_0";
@@ -141,6 +160,12 @@ std::string read_environment(Settings & settings) {
         error = read_text(next, "KVARN_LEVEL", set_level);
     }
     if (error.empty()) {
+        error = read_text(next, "KVARN_FIELDS", set_fields);
+    }
+    if (error.empty()) {
+        error = check_fields(next);
+    }
+    if (error.empty()) {
         error = read_text(next, "KVARN_CODEC", set_codec);
     }
     if (error.empty()) {
@@ -170,6 +195,9 @@ std::string configure(Settings & settings, const ggml_kvarn_settings * given) {
     if (error.empty() && given->codec != nullptr) {
         error = set_codec(next, given->codec);
     }
+    if (error.empty()) {
+        error = check_fields(next);
+    }
     if (!error.empty()) {
         return error;
     }
@@ -196,7 +224,8 @@ std::string describe(const Settings & settings) {
     const bool is_baseline = settings.codec != "kvarn" && !settings.cache.exact;
     const std::string codec = is_baseline ? ", codec " + settings.codec + " in f16 rows (evaluation only, no memory is saved)" : "";
     const std::string limit = settings.limit_bytes == 0 ? "" : ", caches limited to " + format_byte_count(settings.limit_bytes);
-    return "preset " + settings.preset + codec + ", " + exact + limit;
+    const bool has_bytes = settings.cache.version == kvarn::RecordVersion::kBytes && !settings.cache.exact && !is_baseline;
+    return "preset " + settings.preset + codec + (has_bytes ? ", fields of one byte, " : ", ") + exact + limit;
 }
 
 }  // namespace ggml_kvarn

@@ -16,7 +16,8 @@ struct Settings {
     uint64_t limit_bytes = 0;  // of all caches of the process together; 0: none
 };
 
-// Reads KVARN_PRESET, KVARN_SINK, KVARN_TAIL, KVARN_TILE, KVARN_LEVEL, KVARN_CODEC, KVARN_LIMIT and KVARN_ISA (which is applied at once).
+// Reads KVARN_PRESET, KVARN_SINK, KVARN_TAIL, KVARN_TILE, KVARN_LEVEL, KVARN_FIELDS, KVARN_CODEC, KVARN_LIMIT and KVARN_ISA (which is
+// applied at once).
 // Returns an empty string, or one line that says what is wrong and what would be right; `settings` is then unchanged.
 std::string read_environment(Settings & settings);
 

@@ -9,6 +9,7 @@
 
 #include "base/half.hpp"
 #include "base/runner.hpp"
+#include "format/tile_record.hpp"
 
 namespace kvarn {
 
@@ -22,6 +23,7 @@ struct AttentionShape {
   std::uint32_t tile_tokens;  // multiple of 16, at most 256
   std::uint32_t k_bits;       // code widths of sealed records
   std::uint32_t v_bits;
+  RecordVersion version = RecordVersion::kHalves;  // of sealed records
 };
 
 // One side (K or V) of one tile, as attention reads it: sealed records or exact rows.

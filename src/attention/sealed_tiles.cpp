@@ -20,8 +20,8 @@ void fetch_scales(const std::uint8_t* record, const TileShape& shape) {
 SealedTiles::SealedTiles(const AttentionShape& shape, std::size_t rows, std::size_t span_tiles, Carver& carver)
     : kernel_(kernels()),
       group_(shape.heads / shape.kv_heads),
-      key_shape_{shape.dim_k, shape.tile_tokens, shape.k_bits},
-      value_shape_{shape.tile_tokens, shape.dim_v, shape.v_bits},
+      key_shape_{shape.dim_k, shape.tile_tokens, shape.k_bits, shape.version},
+      value_shape_{shape.tile_tokens, shape.dim_v, shape.v_bits, shape.version},
       batch_tiles_(std::clamp<std::size_t>(kBatchedRows / rows, 1, span_tiles)) {
   rotated_queries_ = carver.take<float>(rows * shape.dim_k);
   batch_ = carver.take<Folded>(batch_tiles_);
@@ -55,9 +55,7 @@ void SealedTiles::load(const SpanTile& tile, const TileSide& side, const TileSha
   folded.tile = &tile;
   folded.shape = shape;
   folded.record = record_of(side, any);
-  kernel_.halves_to_floats(folded.record + row_scale_offset(shape), shape.rows, folded.row_scale);
-  kernel_.halves_to_floats(folded.record + row_zero_offset(shape), shape.rows, folded.row_zero);
-  kernel_.halves_to_floats(folded.record + lane_scale_offset(shape), shape.lanes, folded.lane_scale);
+  kernel_.read_fields(shape, folded.record, {folded.row_scale, folded.row_zero, folded.lane_scale});
 }
 
 // Only the rows of the active queries.

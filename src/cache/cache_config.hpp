@@ -25,12 +25,19 @@ struct CacheConfig {
   // rows are then read from records, in every layer at once. Only to evaluate codecs; tail_tokens must be 0. Sliding
   // windows stay exact from the micro-batch on that shows them to be windows.
   bool seals_own_rows = false;
-  std::uint32_t tile_tokens = 128;  // multiple of 16, at most 256
+  std::uint32_t tile_tokens = 128;                 // multiple of 16, at most 256
+  RecordVersion version = RecordVersion::kHalves;  // of the records that are written, and of all that are read
   constexpr EncoderLevel k_level() const { return level.value_or(default_level(k_bits)); }
   constexpr EncoderLevel v_level() const { return level.value_or(default_level(v_bits)); }
   // The encoder of K asks what queries have looked like.
   constexpr bool keeps_queries() const {
     return !exact && k_level() == EncoderLevel::kBest && k_baseline == BaselineFormat::kNone;
+  }
+  constexpr TileShape record_shape(Side side, std::uint32_t dim, std::uint32_t bits) const {
+    return tile_shape(side, tile_tokens, dim, bits, version);
+  }
+  constexpr TileShape record_shape(Side side, std::uint32_t dim) const {
+    return record_shape(side, dim, side == Side::kKey ? k_bits : v_bits);
   }
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
@@ -67,7 +74,11 @@ Status apply_preset(std::string_view preset, CacheConfig& config);
 // of these for K and one for V, as in "q8_0/q4_0". kInvalidArgument for anything else; the config is then untouched.
 Status apply_codec(std::string_view codec, CacheConfig& config);
 
-// kInvalidArgument unless widths and tile length are in range and a tail is not asked for and forbidden at once.
+// The version of records whose fields people call "half" or "byte"; nothing for any other word.
+std::optional<RecordVersion> record_version(std::string_view fields);
+
+// kInvalidArgument unless widths and tile length are in range, the levels write the version of the records, and a tail
+// is not asked for and forbidden at once.
 Status validate(const CacheConfig& config);
 
 }  // namespace kvarn

@@ -51,8 +51,7 @@ struct PoolCounts {
 void count_slots(const CacheConfig& config, const HeldTiles& held, Side side, const LayerSize& layer,
                  std::uint64_t sequences, PoolCounts& counts) {
   const std::uint32_t dim = side == Side::kKey ? layer.heads.dim_k : layer.heads.dim_v;
-  const std::uint32_t bits = side == Side::kKey ? config.k_bits : config.v_bits;
-  const std::size_t head_bytes = record_bytes(tile_shape(side, config.tile_tokens, dim, bits));
+  const std::size_t head_bytes = record_bytes(config.record_shape(side, dim));
   const std::size_t block_bytes = head_block_values(dim) * layer.heads.kv_heads * sizeof(HalfBits);
   const std::uint64_t exact_tiles = held.full - held.first - held.sealed;
   const std::uint64_t blocks =

@@ -197,8 +197,7 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
   for (RowStore* store : {&keys, &values}) {
     if (store->dim() != 0) continue;
     const std::uint32_t dim = store->side() == Side::kKey ? counts.dim_k : counts.dim_v;
-    const TileShape shape = tile_shape(store->side(), config_.tile_tokens, dim, store->bits());
-    store->set_heads(dim, &record_pool(record_bytes(shape) * counts.kv_heads));
+    store->set_heads(dim, &record_pool(record_bytes(config_.record_shape(store->side(), dim)) * counts.kv_heads));
     if (store->side() == Side::kKey) store->set_query_heads(counts.heads);
   }
   return Status::kOk;
@@ -241,8 +240,8 @@ Status KvCache::attend(StoreId k, StoreId v, const HeadCounts& counts, const Att
     jobs.push_back(job);
     first_view += run.refs.size();
   }
-  const AttentionShape shape{counts.heads,        counts.kv_heads,   counts.dim_k,     counts.dim_v,
-                             config_.tile_tokens, stores_[k].bits(), stores_[v].bits()};
+  const AttentionShape shape{counts.heads,        counts.kv_heads,   counts.dim_k,      counts.dim_v,
+                             config_.tile_tokens, stores_[k].bits(), stores_[v].bits(), config_.version};
   kvarn::attend(shape, params, jobs, runner, attention_scratch_);
   return Status::kOk;
 }

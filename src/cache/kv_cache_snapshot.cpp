@@ -11,6 +11,7 @@ Result<SequenceLayout> KvCache::sequence_layout(std::uint32_t stream, std::span<
   const Stream& source = map_.stream(stream);
   SequenceLayout layout;
   layout.tile_tokens = config_.tile_tokens;
+  layout.version = config_.version;
   layout.windowed = source.windowed;
   layout.window_hits = source.window_hits;
   layout.stream = stream;
@@ -116,7 +117,7 @@ std::optional<StoreId> KvCache::store_for(const StoreShape& shape) const {
 }
 
 bool KvCache::fits_layout(const SequenceLayout& layout, std::span<const std::uint32_t> cells) const {
-  if (layout.tile_tokens != config_.tile_tokens) return false;
+  if (layout.tile_tokens != config_.tile_tokens || layout.version != config_.version) return false;
   if (!valid_layout(layout)) return false;
   const auto kept = static_cast<std::size_t>(std::count(retired_.begin(), retired_.end(), false));
   std::vector<bool> is_taken(stores_.size());
@@ -146,7 +147,7 @@ void KvCache::learn_shape(StoreId id, const StoreShape& shape) {
   RowStore& store = stores_[id];
   if (shape.dim == 0) return;
   if (store.dim() == 0) {
-    const std::size_t head_bytes = record_bytes(tile_shape(shape.side, config_.tile_tokens, shape.dim, store.bits()));
+    const std::size_t head_bytes = record_bytes(config_.record_shape(shape.side, shape.dim));
     store.set_heads(shape.dim, &record_pool(head_bytes * (shape.row_values / shape.dim)));
   }
   if (store.query_heads() == 0 && shape.query_heads != 0) store.set_query_heads(shape.query_heads);

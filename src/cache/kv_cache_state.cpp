@@ -39,7 +39,7 @@ Status KvCache::write_state_row(StoreId id, std::uint32_t stream, std::uint32_t 
   const RowStore& store = stores_[id];
   std::vector<std::uint8_t> bytes(std::size_t{store.row_values()} * sizeof(HalfBits));
   const auto fragment = unpack_fragment({values, store.row_values()}, bytes);
-  const bool fits = fragment && store.dim() == fragment->dim && fragment->bits == store.bits() &&
+  const bool fits = fragment && store.dim() == fragment->dim && fragment->bits == code_kind(store.shape()) &&
                     fragment->tile_tokens == config_.tile_tokens && fragment->row < config_.tile_tokens &&
                     fragment->fragments <= config_.tile_tokens;
   if (fits && restore_.add(id, cell, *fragment)) return Status::kOk;

@@ -29,7 +29,7 @@ std::byte* decode_scratch(std::size_t bytes) {
 QueryShape query_shape(const CacheConfig& config, std::uint32_t kv_heads, std::uint32_t heads, std::uint32_t dim) {
   QueryShape shape{config.tile_tokens, kv_heads, heads / kv_heads, dim, 1};
   const auto bytes_of = [&](Side side, std::uint32_t bits) {
-    return record_bytes(tile_shape(side, config.tile_tokens, dim, std::max(bits, kLeastBits)));
+    return record_bytes(config.record_shape(side, dim, std::max(bits, kLeastBits)));
   };
   const std::size_t head_bytes = bytes_of(Side::kKey, config.k_bits) + bytes_of(Side::kValue, config.v_bits);
   while (QueryHistory::bytes_of(shape) * kRecordsPerQueries > head_bytes * kv_heads * shape.period) shape.period *= 2;
@@ -119,8 +119,7 @@ void RowStore::read_row(TileId tile, std::uint32_t row, HalfBits* values) const 
     const std::size_t stride = record_bytes(own);
     std::byte* scratch = decode_scratch(decode_scratch_bytes(own));
     for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
-      decode_token(side_, dim_, config_.tile_tokens, own.bits, tiles_[tile].record + head * stride, row, scratch,
-                   values + std::size_t{head} * dim_);
+      decode_token(side_, own, tiles_[tile].record + head * stride, row, scratch, values + std::size_t{head} * dim_);
     }
     return;
   }
@@ -141,11 +140,11 @@ void RowStore::read_exact_row(TileId tile, std::uint32_t row, HalfBits* values) 
 void RowStore::decode_records(const std::uint8_t* records, HalfBits* values) const { decode(records, bits(), values); }
 
 void RowStore::decode(const std::uint8_t* records, std::uint32_t bits, HalfBits* values) const {
-  const std::size_t stride = record_bytes(shape(bits));
-  std::byte* scratch = decode_scratch(decode_scratch_bytes(shape(bits)));
+  const TileShape own = shape(bits);
+  std::byte* scratch = decode_scratch(decode_scratch_bytes(own));
   for (std::uint32_t head = 0; head < row_values_ / dim_; ++head) {
-    decode_tokens(side_, dim_, config_.tile_tokens, bits, records + head * stride, scratch,
-                  values + std::size_t{head} * dim_, row_values_);
+    decode_tokens(side_, own, records + head * record_bytes(own), scratch, values + std::size_t{head} * dim_,
+                  row_values_);
   }
 }
 
@@ -167,7 +166,7 @@ Status RowStore::encode_head(TileId tile, std::uint32_t head, std::uint32_t bits
     const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
     head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
   }
-  TileEncoding encoding{side_, dim_, bits, level(bits)};
+  TileEncoding encoding{side_, dim_, bits, level(bits), nullptr, config_.version};
   QueryMoments moments;
   if (const QueryHistory* past = history(tile).get(); past != nullptr) {
     const QueryShape queries = query_shape();

@@ -39,7 +39,7 @@ class RowStore {
   EncoderLevel level(std::uint32_t bits) const { return config_.level.value_or(default_level(bits)); }
   BaselineFormat baseline() const { return side_ == Side::kKey ? config_.k_baseline : config_.v_baseline; }
   TileShape shape() const { return shape(bits()); }
-  TileShape shape(std::uint32_t bits) const { return tile_shape(side_, config_.tile_tokens, dim_, bits); }
+  TileShape shape(std::uint32_t bits) const { return config_.record_shape(side_, dim_, bits); }
   std::size_t records_bytes() const { return records_bytes(bits()); }
   std::size_t records_bytes(std::uint32_t bits) const { return record_bytes(shape(bits)) * (row_values_ / dim_); }
   // The code width of a sealed tile: bits(), unless its record was added with another one.

@@ -180,8 +180,8 @@ Status SequenceCache::attend(std::uint32_t layer, const QueryParams& params, con
     first_token += part.tokens;
   }
   const HeadCounts& heads = layers_[layer].heads;
-  const AttentionShape shape{heads.heads,   heads.kv_heads, heads.dim_k,   heads.dim_v,
-                             tile_tokens(), config_.k_bits, config_.v_bits};
+  const AttentionShape shape{heads.heads,   heads.kv_heads, heads.dim_k,    heads.dim_v,
+                             tile_tokens(), config_.k_bits, config_.v_bits, config_.version};
   const AttentionParams how{params.scale, params.soft_cap, 0.0f, params.sinks};
   kvarn::attend(shape, how, jobs, runner, attention_scratch_);
   return Status::kOk;

@@ -48,7 +48,7 @@ SequenceCache::SequenceCache(const CacheConfig& config, std::span<const HeadCoun
     const std::uint32_t dim = side == Side::kKey ? heads.dim_k : heads.dim_v;
     const std::uint32_t bits = side == Side::kKey ? config.k_bits : config.v_bits;
     const std::size_t block_bytes = head_block_values(dim) * heads.kv_heads * sizeof(HalfBits);
-    const std::size_t records_bytes = record_bytes(tile_shape(side, config.tile_tokens, dim, bits)) * heads.kv_heads;
+    const std::size_t records_bytes = record_bytes(config.record_shape(side, dim)) * heads.kv_heads;
     RowStore& store = stores_.emplace_back(side, static_cast<std::uint32_t>(layers_.size()), dim * heads.kv_heads,
                                            config_, &pool(block_pools_, block_bytes));
     store.set_heads(dim, &pool(record_pools_, records_bytes));

@@ -37,6 +37,7 @@ Result<SequenceLayout> SequenceCache::sequence_layout(SequenceId id, std::span<c
   if (cells.size() != sequence.length) return Status::kInvalidArgument;
   SequenceLayout layout;
   layout.tile_tokens = tile_tokens();
+  layout.version = config_.version;
   layout.stream = id;
   for (std::uint32_t number = 0; number < stores_.size(); ++number) {
     const RowStore& store = stores_[number];
@@ -113,7 +114,8 @@ bool SequenceCache::lies_in_order(const SequenceLayout& layout, std::size_t toke
 Status SequenceCache::place_sequence(SequenceId id, SequenceLayout& layout, std::span<const std::uint32_t> cells) {
   if (const Status status = may_change(id); status != Status::kOk) return status;
   Sequence& sequence = sequences_[id];
-  if (sequence.length != 0 || layout.tile_tokens != tile_tokens() || !valid_layout(layout)) {
+  const bool fits = layout.tile_tokens == tile_tokens() && layout.version == config_.version;
+  if (sequence.length != 0 || !fits || !valid_layout(layout)) {
     return Status::kInvalidArgument;
   }
   std::vector<std::uint32_t> ids = stores_for(layout);

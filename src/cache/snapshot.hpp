@@ -47,6 +47,7 @@ struct SequenceTile {
 
 struct SequenceLayout {
   std::uint32_t tile_tokens = 0;
+  RecordVersion version = RecordVersion::kHalves;
   bool windowed = false;  // of the stream: a sliding window recycles its cells
   std::uint32_t window_hits = 0;
   std::vector<StoreShape> stores;
@@ -107,8 +108,8 @@ class SnapshotSource {
 class SnapshotTarget {
  public:
   // Makes room and fills in the layout's numbers in the cache at hand. kInvalidArgument: it does not fit this cache
-  // (stores, tile length, widths, heads) or itself; kOutOfOrder; kFull: more tokens than the cache has room for.
-  // Nothing was changed then.
+  // (stores, tile length, widths, version of records, heads) or itself; kOutOfOrder; kFull: more tokens than the cache
+  // has room for. Nothing was changed then.
   virtual Status place_sequence(std::uint32_t stream, SequenceLayout& layout, std::span<const std::uint32_t> cells) = 0;
   // kCorrupt: the content is none of this store and tile, or its records are invalid; kInvalidArgument: records of a
   // width that this cache does not take; kOutOfMemory. Records of somebody else are looked at when they are first

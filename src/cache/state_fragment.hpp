@@ -11,6 +11,7 @@
 #include <span>
 
 #include "base/half.hpp"
+#include "format/tile_record.hpp"
 
 namespace kvarn {
 
@@ -20,11 +21,16 @@ struct StateFragment {
   std::uint16_t fragments = 0;  // live rows of the tile
   std::uint16_t dim = 0;        // head dimension
   std::uint16_t tile_tokens = 0;
-  std::uint16_t bits = 0;  // code width
+  std::uint16_t bits = 0;  // code_kind() of the record
   std::uint32_t payload_bytes = 0;
   std::uint64_t payload_hash = 0;
   std::span<const std::uint8_t> share;  // the bytes of the payload that share_range() names
 };
+
+// Width of the codes and version of the record in one number: the width itself for version 1.
+constexpr std::uint16_t code_kind(const TileShape& shape) {
+  return static_cast<std::uint16_t>(shape.bits | (static_cast<std::uint32_t>(shape.version) - 1u) << 8);
+}
 
 // The bytes of a payload that one of its fragments carries: equal shares, the last ones shorter or empty.
 struct ShareRange {

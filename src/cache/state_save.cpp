@@ -250,7 +250,7 @@ std::optional<StateFragment> StateSave::fragment(std::uint32_t cell) const {
                        static_cast<std::uint16_t>(tile.live),
                        static_cast<std::uint16_t>(store.dim()),
                        static_cast<std::uint16_t>(map_.tile_tokens()),
-                       static_cast<std::uint16_t>(store.bits()),
+                       code_kind(store.shape()),
                        size,
                        tile.hash,
                        {tile.payload.data() + share.first, share.size}};

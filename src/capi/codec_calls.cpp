@@ -112,10 +112,10 @@ void decode_record(const Batch& batch, const std::uint8_t* from, const kvarn_row
   const std::uint32_t dim = encoding.dim;
   if (rows.type == KVARN_TYPE_F16) {
     HalfBits* to = static_cast<HalfBits*>(rows.data) + row_offset(batch, rows, record, 0);
-    return decode_tokens(encoding.side, dim, batch.tokens, encoding.bits, from, scratch, to, rows.token_stride);
+    return decode_tokens(encoding.side, batch.shape, from, scratch, to, rows.token_stride);
   }
   auto* halves = reinterpret_cast<HalfBits*>(scratch + batch.decode_line_bytes());
-  decode_tokens(encoding.side, dim, batch.tokens, encoding.bits, from, scratch, halves, dim);
+  decode_tokens(encoding.side, batch.shape, from, scratch, halves, dim);
   for (std::uint32_t token = 0; token < batch.tokens; ++token, halves += dim) {
     const std::size_t at = row_offset(batch, rows, record, token);
     if (rows.type == KVARN_TYPE_BF16) {

@@ -1,5 +1,5 @@
 // The search for the codes, row lines and lane scales that lose least of a tile: the levels `plain`, `fast` and `best`.
-// Sits on kernels; knows nothing of records, queries or caches. The arithmetic is normative
+// Sits on kernels; knows a record's fields, nothing of queries or caches. The arithmetic is normative
 // (docs/format/tile_record.md).
 #pragma once
 
@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "base/half.hpp"
+#include "format/tile_record.hpp"
 
 namespace kvarn {
 
@@ -14,11 +15,9 @@ namespace kvarn {
 // is lane_scale * 2^lane_exponent, a row's step and zero are stored times 2^row_exponent.
 struct SearchedTile {
   const float* values;
-  std::size_t rows;
-  std::size_t lanes;
-  std::uint32_t bits;
-  int lane_exponent;  // -4 to 8
-  int row_exponent;
+  TileShape shape;
+  int lane_exponent;  // fields of half precision: -4 to 8
+  int row_exponent;   // fields of one byte: 0
 };
 
 // How much an error of the tile matters: the sum over lanes of importance * e^T second_moment e, where e is the lane's
@@ -33,9 +32,7 @@ struct ErrorMeasure {
 // What the search finds and needs on its way.
 struct SearchState {
   std::uint8_t* codes;   // [rows, lanes]
-  HalfBits* row_scale;   // [rows], as the record holds it
-  HalfBits* row_zero;    // [rows]
-  HalfBits* lane_field;  // [lanes]
+  std::uint8_t* fields;  // [codes_offset], as the record holds them; 2-byte aligned
   float* middle;         // [rows], of the values that the row's line can decode to
   float* row_weights;    // [rows]
   float* lane_factor;    // [lanes]
@@ -47,7 +44,7 @@ struct SearchState {
 
 // How a row's line is found.
 enum class LineSearch : std::uint8_t {
-  kNone,     // that of its range; with no measure
+  kNone,     // that of its range; with no measure, for fields of half precision
   kOnce,     // by the codes that its range gives
   kRefined,  // once more for every row, now knowing the errors of all others
 };

@@ -127,11 +127,9 @@ Status round_balanced(const TileShape& shape, int exponent, const Workspace& wor
 }
 
 // The memory of a search, in the places of the balancing that it takes the place of and behind them.
-SearchState search_state(const TileShape& shape, const Workspace& work) {
+SearchState search_state(const Workspace& work) {
   return {.codes = work.codes,
-          .row_scale = work.fields,
-          .row_zero = work.fields + shape.rows,
-          .lane_field = work.fields + 2 * std::size_t{shape.rows},
+          .fields = reinterpret_cast<std::uint8_t*>(work.fields),
           .middle = work.scales.row_scale,
           .row_weights = work.scales.row_std,
           .lane_factor = work.scales.lane_factor,
@@ -144,8 +142,8 @@ SearchState search_state(const TileShape& shape, const Workspace& work) {
 // Finds codes and fields by search, at `plain` without one. Only K tiles at `best` need queries; without any they are
 // searched as at `fast`.
 void search_tile(const TileShape& shape, const TileEncoding& encoding, int exponent, const Workspace& work) {
-  const int lane_exponent = std::clamp(exponent, -4, 8);
-  const SearchedTile tile = {work.tile, shape.rows, shape.lanes, shape.bits, lane_exponent, exponent - lane_exponent};
+  const int lane_exponent = shape.version == RecordVersion::kBytes ? exponent : std::clamp(exponent, -4, 8);
+  const SearchedTile tile = {work.tile, shape, lane_exponent, exponent - lane_exponent};
   ErrorMeasure measure;
   bool refines = encoding.level == EncoderLevel::kBest;
   if (refines && encoding.side == Side::kKey) {
@@ -160,7 +158,7 @@ void search_tile(const TileShape& shape, const TileEncoding& encoding, int expon
   }
   LineSearch lines = refines ? LineSearch::kRefined : LineSearch::kOnce;
   if (encoding.level == EncoderLevel::kPlain) lines = LineSearch::kNone;
-  search_codes(tile, measure, lines, search_state(shape, work));
+  search_codes(tile, measure, lines, search_state(work));
 }
 
 Status encode_rotated(const TileShape& shape, const TileEncoding& encoding, const Workspace& work,
@@ -180,18 +178,13 @@ Status encode_rotated(const TileShape& shape, const TileEncoding& encoding, cons
   return Status::kOk;
 }
 
-float field_value(const std::uint8_t* record, std::size_t offset, std::size_t index) {
-  HalfBits half;
-  std::memcpy(&half, record + offset + 2 * index, sizeof half);
-  return half_to_float(half);
-}
-
 std::uint32_t plane_code(const std::uint8_t* plane, std::uint32_t plane_bits, std::uint32_t row, std::uint32_t lane) {
   const CodePlace place = code_place(plane_bits, row, lane);
   return (plane[place.byte] >> place.shift) & ((1u << plane_bits) - 1u);
 }
 
-float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint32_t row, std::uint32_t lane) {
+float decode_value(const TileShape& shape, const std::uint8_t* record, const TileScales& scales, std::uint32_t row,
+                   std::uint32_t lane) {
   const CodePlanes planes = code_planes(shape.bits);
   const std::uint8_t* block = record + codes_offset(shape) + lane / kLaneBlock * lane_block_bytes(shape);
   std::uint32_t code = plane_code(block, planes.first_bits, row, lane);
@@ -199,9 +192,13 @@ float decode_value(const TileShape& shape, const std::uint8_t* record, std::uint
     const std::uint8_t* second = block + plane_bytes(shape.rows, planes.first_bits);
     code = code << planes.second_bits | plane_code(second, planes.second_bits, row, lane);
   }
-  const float scaled = static_cast<float>(code) * field_value(record, row_scale_offset(shape), row) +
-                       field_value(record, row_zero_offset(shape), row);
-  return scaled * field_value(record, lane_scale_offset(shape), lane);
+  const float scaled = static_cast<float>(code) * scales.row_scale[row] + scales.row_zero[row];
+  return scaled * scales.lane_scale[lane];
+}
+
+TileScales read_scales(const TileShape& shape, const std::uint8_t* record, const Workspace& work) {
+  kernels().read_fields(shape, record, {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale});
+  return {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale};
 }
 
 }  // namespace
@@ -214,8 +211,9 @@ Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const
                    std::uint8_t* record) {
   if (head_blocks.size() > std::max(kMaxRows, kMaxLanes) / kBlockTokens) return Status::kInvalidArgument;
   const auto tokens = static_cast<std::uint32_t>(head_blocks.size() * kBlockTokens);
-  const TileShape shape = tile_shape(encoding.side, tokens, encoding.dim, encoding.bits);
-  if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
+  const TileShape shape = tile_shape(encoding.side, tokens, encoding.dim, encoding.bits, encoding.version);
+  if (validate(shape) != Status::kOk || !writes_version(encoding.level, encoding.version))
+    return Status::kInvalidArgument;
   for (const HalfBits* block : head_blocks) {
     if (block != nullptr && !kernels().all_finite(block, head_block_values(encoding.dim))) return Status::kNonFinite;
   }
@@ -225,8 +223,9 @@ Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const
 }
 
 Status encode_tokens(const TileEncoding& encoding, const TokenRows& rows, std::byte* scratch, std::uint8_t* record) {
-  const TileShape shape = tile_shape(encoding.side, rows.tokens, encoding.dim, encoding.bits);
-  if (validate(shape) != Status::kOk) return Status::kInvalidArgument;
+  const TileShape shape = tile_shape(encoding.side, rows.tokens, encoding.dim, encoding.bits, encoding.version);
+  if (validate(shape) != Status::kOk || !writes_version(encoding.level, encoding.version))
+    return Status::kInvalidArgument;
   for (std::size_t token = 0; token < rows.tokens; ++token) {
     if (!kernels().all_finite(rows.data + token * rows.stride, encoding.dim)) return Status::kNonFinite;
   }
@@ -235,28 +234,28 @@ Status encode_tokens(const TileEncoding& encoding, const TokenRows& rows, std::b
   return encode_rotated(shape, encoding, work, record);
 }
 
-void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
-                  std::uint32_t token, std::byte* scratch, HalfBits* channels) {
-  const TileShape shape = tile_shape(side, tokens, dim, bits);
-  auto* values = reinterpret_cast<float*>(scratch);
+void decode_token(Side side, const TileShape& shape, const std::uint8_t* record, std::uint32_t token,
+                  std::byte* scratch, HalfBits* channels) {
+  const Workspace work(shape, EncoderLevel::kFast, scratch);
+  const TileScales scales = read_scales(shape, record, work);
+  const std::uint32_t dim = side == Side::kKey ? shape.rows : shape.lanes;
+  float* const values = work.tile;
   for (std::uint32_t channel = 0; channel < dim; ++channel) {
-    values[channel] =
-        side == Side::kKey ? decode_value(shape, record, channel, token) : decode_value(shape, record, token, channel);
+    values[channel] = side == Side::kKey ? decode_value(shape, record, scales, channel, token)
+                                         : decode_value(shape, record, scales, token, channel);
   }
   kernels().rotate(values, 1, dim);
   kernels().floats_to_halves(values, dim, channels);
 }
 
-void decode_tokens(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
-                   std::byte* scratch, HalfBits* channels, std::size_t stride) {
+void decode_tokens(Side side, const TileShape& shape, const std::uint8_t* record, std::byte* scratch,
+                   HalfBits* channels, std::size_t stride) {
   const KernelTable& kernel = kernels();
-  const TileShape shape = tile_shape(side, tokens, dim, bits);
   const Workspace work(shape, EncoderLevel::kFast, scratch);
-  kernel.halves_to_floats(record + row_scale_offset(shape), shape.rows, work.scales.row_scale);
-  kernel.halves_to_floats(record + row_zero_offset(shape), shape.rows, work.scales.row_factor);
-  kernel.halves_to_floats(record + lane_scale_offset(shape), shape.lanes, work.scales.lane_scale);
-  const CodeTile codes{record + codes_offset(shape), shape.rows, shape.lanes, bits};
-  kernel.decode_values(codes, {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale}, work.tile);
+  const TileScales scales = read_scales(shape, record, work);
+  kernel.decode_values({record + codes_offset(shape), shape.rows, shape.lanes, shape.bits}, scales, work.tile);
+  const std::size_t dim = side == Side::kKey ? shape.rows : shape.lanes;
+  const std::size_t tokens = side == Side::kKey ? shape.lanes : shape.rows;
   float* rows = work.tile;
   if (side == Side::kKey) {
     kernel.transpose(work.tile, dim, tokens, tokens, work.balanced, dim);

@@ -52,8 +52,14 @@ constexpr Status level_from_name(std::string_view name, EncoderLevel& level) {
 enum class Side : std::uint8_t { kKey, kValue };
 
 // The record shape of one KV head's tile: `tokens` and `dim` are multiples of 16.
-constexpr TileShape tile_shape(Side side, std::uint32_t tokens, std::uint32_t dim, std::uint32_t bits) {
-  return side == Side::kKey ? TileShape{dim, tokens, bits} : TileShape{tokens, dim, bits};
+constexpr TileShape tile_shape(Side side, std::uint32_t tokens, std::uint32_t dim, std::uint32_t bits,
+                               RecordVersion version = RecordVersion::kHalves) {
+  return side == Side::kKey ? TileShape{dim, tokens, bits, version} : TileShape{tokens, dim, bits, version};
+}
+
+// Fields of one byte are written by the levels that choose codes for the line as it is stored.
+constexpr bool writes_version(EncoderLevel level, RecordVersion version) {
+  return version == RecordVersion::kHalves || level == EncoderLevel::kFast || level == EncoderLevel::kBest;
 }
 
 // What encode_tile is asked to do.
@@ -63,6 +69,7 @@ struct TileEncoding {
   std::uint32_t bits;
   EncoderLevel level;
   const QueryMoments* moments = nullptr;  // of the queries of this KV head; only K tiles at kBest look at them
+  RecordVersion version = RecordVersion::kHalves;
 };
 
 // Bytes of scratch that encode_tile needs for this shape and level, and decode_token and decode_tokens for this shape
@@ -73,7 +80,8 @@ std::size_t decode_scratch_bytes(const TileShape& shape);
 // Encodes one KV head's tile. head_blocks point to 16 exact tokens each (format/exact_block.hpp), un-rotated; a null
 // one reads as zeros. Writes record_bytes(shape) bytes. Deterministic: the same rows give the same bytes on every
 // instruction set.
-// Errors: kInvalidArgument, kNonFinite (a NaN or infinity in the rows), kOutOfRange; on error the record is untouched.
+// Errors: kInvalidArgument (also if the level does not write the version), kNonFinite (a NaN or infinity in the rows),
+// kOutOfRange; on error the record is untouched.
 Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const> head_blocks, std::byte* scratch,
                    std::uint8_t* record);
 
@@ -88,11 +96,11 @@ struct TokenRows {
 Status encode_tokens(const TileEncoding& encoding, const TokenRows& rows, std::byte* scratch, std::uint8_t* record);
 
 // Decodes one token of a sealed tile to `dim` un-rotated channels, rounded to half precision (saturating at +-65504).
-void decode_token(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
-                  std::uint32_t token, std::byte* scratch, HalfBits* channels);
+void decode_token(Side side, const TileShape& shape, const std::uint8_t* record, std::uint32_t token,
+                  std::byte* scratch, HalfBits* channels);
 
 // Decodes every token of a sealed tile, as decode_token does; channels is [tokens, stride] with `dim` used of each row.
-void decode_tokens(Side side, std::uint32_t dim, std::uint32_t tokens, std::uint32_t bits, const std::uint8_t* record,
-                   std::byte* scratch, HalfBits* channels, std::size_t stride);
+void decode_tokens(Side side, const TileShape& shape, const std::uint8_t* record, std::byte* scratch,
+                   HalfBits* channels, std::size_t stride);
 
 }  // namespace kvarn

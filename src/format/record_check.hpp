@@ -11,8 +11,9 @@
 
 namespace kvarn {
 
-// True if the half-precision fields [0, codes_offset) hold neither infinity nor NaN.
+// True if the half-precision fields [0, codes_offset) hold neither infinity nor NaN; fields of one byte cannot.
 constexpr bool record_fields_finite(const TileShape& shape, std::span<const std::uint8_t> record) {
+  if (shape.version == RecordVersion::kBytes) return true;
   for (std::size_t high_byte = 1; high_byte < codes_offset(shape); high_byte += 2) {
     if ((record[high_byte] & 0x7Cu) == 0x7Cu) return false;
   }

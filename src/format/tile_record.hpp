@@ -1,7 +1,8 @@
-// The tile record, format version 1: sizes, offsets and the place of every code. docs/format/tile_record.md is the
-// contract. Knows bytes only; nothing of encoders, caches or engines.
+// The tile record, format versions 1 and 2: sizes, offsets and the place of every code. docs/format/tile_record.md is
+// the contract. Knows bytes only; nothing of encoders, caches or engines.
 //
-//   record = row_scale half[R] | row_zero half[R] | lane_scale half[L] | codes
+//   version 1 = row_scale half[R] | row_zero half[R] | lane_scale half[L] | codes
+//   version 2 = row_scale byte[R] | row_middle byte[R] | lane_scale byte[L] | codes          (format/byte_fields.hpp)
 //   codes  = for each block of 16 lanes: the planes of that block, widest plane first
 //   plane  = for each group of 32/bits rows (8 bits: 4, 4: 8, 2: 16, 1: 32): one 64-byte chunk
 //   chunk  = byte 4*lane + (row % 4), in it the bits of row group k = (row in chunk)/4 at bit k*bits, lane = lane % 16
@@ -24,12 +25,19 @@ inline constexpr std::uint32_t kChunkBytes = 64;  // kLaneBlock * kRowGroup
 inline constexpr std::uint32_t kMaxRows = 1024;   // also the largest head dimension
 inline constexpr std::uint32_t kMaxLanes = 1024;
 
+// What a record's fields are.
+enum class RecordVersion : std::uint8_t {
+  kHalves = 1,  // of half precision
+  kBytes = 2,   // of one byte
+};
+
 // Rows carry a scale and a zero and are summed over; lanes carry a scale and are produced.
 // K tile: rows = channels, lanes = tokens. V tile: rows = tokens, lanes = channels.
 struct TileShape {
   std::uint32_t rows;   // multiple of 16, at most kMaxRows
   std::uint32_t lanes;  // multiple of 16, at most kMaxLanes
   std::uint32_t bits;   // 8, 6, 5, 4, 3 or 2
+  RecordVersion version = RecordVersion::kHalves;
   friend constexpr bool operator==(const TileShape&, const TileShape&) = default;
 };
 
@@ -75,11 +83,13 @@ constexpr std::size_t lane_block_bytes(const TileShape& shape) {
   return plane_bytes(shape.rows, planes.first_bits) + plane_bytes(shape.rows, planes.second_bits);
 }
 
+// Version 2 has its middles where version 1 has its zeros.
+constexpr std::size_t field_bytes(const TileShape& shape) { return shape.version == RecordVersion::kBytes ? 1 : 2; }
 constexpr std::size_t row_scale_offset(const TileShape&) { return 0; }
-constexpr std::size_t row_zero_offset(const TileShape& shape) { return std::size_t{2} * shape.rows; }
-constexpr std::size_t lane_scale_offset(const TileShape& shape) { return std::size_t{4} * shape.rows; }
+constexpr std::size_t row_zero_offset(const TileShape& shape) { return field_bytes(shape) * shape.rows; }
+constexpr std::size_t lane_scale_offset(const TileShape& shape) { return 2 * field_bytes(shape) * shape.rows; }
 constexpr std::size_t codes_offset(const TileShape& shape) {
-  return std::size_t{4} * shape.rows + std::size_t{2} * shape.lanes;
+  return field_bytes(shape) * (2 * std::size_t{shape.rows} + shape.lanes);
 }
 constexpr std::size_t record_bytes(const TileShape& shape) {
   return codes_offset(shape) + lane_block_bytes(shape) * (shape.lanes / kLaneBlock);

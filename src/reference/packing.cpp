@@ -18,10 +18,11 @@ HalfBits load_half(std::span<const std::uint8_t> record, std::size_t offset, std
   return static_cast<HalfBits>(record[at] | record[at + 1] << 8);
 }
 
-void store_half(std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index, HalfBits value) {
-  const std::size_t at = offset + std::size_t{2} * index;
+void store_field(const TileShape& shape, std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index,
+                 std::uint16_t value) {
+  const std::size_t at = offset + field_bytes(shape) * index;
   record[at] = static_cast<std::uint8_t>(value & 0xFFu);
-  record[at + 1] = static_cast<std::uint8_t>(value >> 8);
+  if (shape.version == RecordVersion::kHalves) record[at + 1] = static_cast<std::uint8_t>(value >> 8);
 }
 
 std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,

@@ -1,4 +1,4 @@
-// Codes and half-precision fields to and from the bytes of a tile record, one value at a time.
+// Codes and fields to and from the bytes of a tile record, one value at a time.
 // Part of the scalar truth that only tests link; the places of the codes are format/tile_record.hpp's.
 #pragma once
 
@@ -12,7 +12,9 @@ namespace kvarn::reference {
 
 // The fields of a record by index. Bytes are little-endian; record.size() = record_bytes(shape).
 HalfBits load_half(std::span<const std::uint8_t> record, std::size_t offset, std::uint32_t index);
-void store_half(std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index, HalfBits value);
+// Halves, or single bytes if the record's fields are such.
+void store_field(const TileShape& shape, std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index,
+                 std::uint16_t value);
 
 // The code of one row and lane, put together from its planes.
 std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,

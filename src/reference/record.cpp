@@ -14,9 +14,9 @@ namespace {
 
 // The fields of a record before they are written.
 struct Fields {
-  std::vector<HalfBits> row_scale;
-  std::vector<HalfBits> row_zero;
-  std::vector<HalfBits> lane_scale;
+  std::vector<std::uint16_t> row_scale;
+  std::vector<std::uint16_t> row_zero;
+  std::vector<std::uint16_t> lane_scale;
 };
 
 // The exponent of the whole tile is split: lanes take what keeps their scales normal, rows the rest.
@@ -41,14 +41,14 @@ std::vector<std::uint8_t> write_record(const TileShape& shape, const Fields& fie
                                        const std::vector<std::uint8_t>& codes) {
   std::vector<std::uint8_t> record(record_bytes(shape), std::uint8_t{0});
   for (std::uint32_t row = 0; row < shape.rows; ++row) {
-    store_half(record, row_scale_offset(shape), row, fields.row_scale[row]);
-    store_half(record, row_zero_offset(shape), row, fields.row_zero[row]);
+    store_field(shape, record, row_scale_offset(shape), row, fields.row_scale[row]);
+    store_field(shape, record, row_zero_offset(shape), row, fields.row_zero[row]);
     for (std::uint32_t lane = 0; lane < shape.lanes; ++lane) {
       store_code(shape, record, row, lane, codes[std::size_t{row} * shape.lanes + lane]);
     }
   }
   for (std::uint32_t lane = 0; lane < shape.lanes; ++lane) {
-    store_half(record, lane_scale_offset(shape), lane, fields.lane_scale[lane]);
+    store_field(shape, record, lane_scale_offset(shape), lane, fields.lane_scale[lane]);
   }
   return record;
 }
@@ -64,7 +64,8 @@ SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level lev
   const std::optional<SecondMoment> moment =
       level == Level::kBest && is_key && moments != nullptr ? second_moment(*moments, spec.dim) : std::nullopt;
   const bool refines = level == Level::kBest && (!is_key || moment.has_value());
-  SearchOrder order = {spec.bits, scaled.exponent, nullptr, {}, refines, level == Level::kPlain};
+  SearchOrder order = {
+      spec.bits, scaled.exponent, nullptr, {}, refines, level == Level::kPlain, spec.version == RecordVersion::kBytes};
   if (moment.has_value()) {
     order.moment = &*moment;
     order.importance = lane_importance(*moments, scaled.tile, scaled.exponent);
@@ -74,11 +75,38 @@ SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level lev
 
 HalfBits saturated_half(float value) { return float_to_half(std::clamp(value, -kHalfMax, kHalfMax)); }
 
+// What a field of the record says.
+struct RowLine {
+  float scale;
+  float zero;
+};
+
+float byte_scale(int fraction_bits, int least_exponent, std::uint8_t byte) {
+  const int parts = 1 << fraction_bits;
+  return std::ldexp(1.0f + static_cast<float>(byte % parts) / static_cast<float>(parts), least_exponent + byte / parts);
+}
+
+RowLine line_of_row(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row) {
+  if (shape.version == RecordVersion::kHalves) {
+    return {half_to_float(load_half(record, row_scale_offset(shape), row)),
+            half_to_float(load_half(record, row_zero_offset(shape), row))};
+  }
+  const int bits = static_cast<int>(shape.bits);
+  const float scale = byte_scale(5, -2 - bits, record[row_scale_offset(shape) + row]);
+  const auto middle = static_cast<float>(static_cast<std::int8_t>(record[row_zero_offset(shape) + row]));
+  return {scale, scale * (std::ldexp(middle, bits - 7) - static_cast<float>((1 << bits) - 1) * 0.5f)};
+}
+
+float scale_of_lane(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t lane) {
+  if (shape.version == RecordVersion::kBytes) return byte_scale(3, -16, record[lane_scale_offset(shape) + lane]);
+  return half_to_float(load_half(record, lane_scale_offset(shape), lane));
+}
+
 }  // namespace
 
 TileShape shape_of(const TileSpec& spec) {
-  return spec.axis == Axis::kKey ? TileShape{spec.dim, spec.tokens, spec.bits}
-                                 : TileShape{spec.tokens, spec.dim, spec.bits};
+  return spec.axis == Axis::kKey ? TileShape{spec.dim, spec.tokens, spec.bits, spec.version}
+                                 : TileShape{spec.tokens, spec.dim, spec.bits, spec.version};
 }
 
 FloatTile rotated_tile(const TileSpec& spec, std::span<const HalfBits* const> rows) {
@@ -100,7 +128,8 @@ FloatTile rotated_tile(const TileSpec& spec, std::span<const HalfBits* const> ro
 Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std::span<const HalfBits* const> rows,
                                          const Moments* moments) {
   const TileShape shape = shape_of(spec);
-  if (validate(shape) != Status::kOk || rows.size() != spec.tokens) return Status::kInvalidArgument;
+  const bool level_fits = spec.version == RecordVersion::kHalves || level == Level::kFast || level == Level::kBest;
+  if (validate(shape) != Status::kOk || !level_fits || rows.size() != spec.tokens) return Status::kInvalidArgument;
   for (const HalfBits* row : rows) {
     if (!all_finite({row, spec.dim})) return Status::kNonFinite;
   }
@@ -124,12 +153,10 @@ Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std:
 FloatTile decode_rotated(const TileShape& shape, std::span<const std::uint8_t> record) {
   FloatTile tile(shape.rows, shape.lanes);
   for (std::uint32_t row = 0; row < shape.rows; ++row) {
-    const float row_scale = half_to_float(load_half(record, row_scale_offset(shape), row));
-    const float row_zero = half_to_float(load_half(record, row_zero_offset(shape), row));
+    const RowLine line = line_of_row(shape, record, row);
     for (std::uint32_t lane = 0; lane < shape.lanes; ++lane) {
-      const float lane_scale = half_to_float(load_half(record, lane_scale_offset(shape), lane));
       const float code = static_cast<float>(load_code(shape, record, row, lane));
-      tile.at(row, lane) = (code * row_scale + row_zero) * lane_scale;
+      tile.at(row, lane) = (code * line.scale + line.zero) * scale_of_lane(shape, record, lane);
     }
   }
   return tile;

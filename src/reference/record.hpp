@@ -29,6 +29,7 @@ struct TileSpec {
   std::uint32_t tokens;
   std::uint32_t dim;
   std::uint32_t bits;
+  RecordVersion version = RecordVersion::kHalves;  // kBytes: levels kFast and kBest only
 };
 
 TileShape shape_of(const TileSpec& spec);
@@ -36,9 +37,9 @@ TileShape shape_of(const TileSpec& spec);
 // The rotated tile of exact rows; rows[t] points to spec.dim channels of token t.
 FloatTile rotated_tile(const TileSpec& spec, std::span<const HalfBits* const> rows);
 
-// A record of record_bytes(shape_of(spec)) bytes. Errors: kInvalidArgument (shape or row count), kNonFinite (a NaN or
-// infinity in the rows), kOutOfRange (a field would be infinite in half precision), in this order. Only K tiles at
-// kBest look at the moments; without any they are encoded as at kFast.
+// A record of record_bytes(shape_of(spec)) bytes. Errors: kInvalidArgument (shape, level or row count), kNonFinite (a
+// NaN or infinity in the rows), kOutOfRange (a field would be infinite in half precision), in this order. Only K tiles
+// at kBest look at the moments; without any they are encoded as at kFast.
 Result<std::vector<std::uint8_t>> encode(const TileSpec& spec, Level level, std::span<const HalfBits* const> rows,
                                          const Moments* moments = nullptr);
 

@@ -31,12 +31,37 @@ struct Fit {
   float code_centre;
 };
 
+float store_half(float wanted, std::uint16_t& field) {
+  field = float_to_half(wanted);
+  return half_to_float(field);
+}
+
+// A number of one byte: 2^(least_exponent + byte / 2^fraction_bits) times one and the rest.
+struct ByteFields {
+  int fraction_bits;
+  int least_exponent;
+};
+constexpr ByteFields kLaneFields = {3, -16};
+
+// The nearest number of one byte, ties to the even byte.
+float store_byte(const ByteFields& fields, float wanted, std::uint16_t& field) {
+  const float parts = std::ldexp(1.0f, fields.fraction_bits);
+  int exponent = 0;
+  const float fraction = std::frexp(wanted, &exponent) * 2.0f - 1.0f;  // wanted = 2^(exponent - 1) * (1 + fraction)
+  const float byte =
+      static_cast<float>(exponent - 1 - fields.least_exponent) * parts + std::nearbyint(fraction * parts);
+  field = static_cast<std::uint16_t>(std::clamp(byte, 0.0f, 255.0f));
+  const float whole = std::floor(static_cast<float>(field) / parts);
+  return std::ldexp(1.0f + (static_cast<float>(field) - whole * parts) / parts,
+                    fields.least_exponent + static_cast<int>(whole));
+}
+
 class Search {
  public:
   Search(const FloatTile& tile, const SearchOrder& order)
       : order_(order),
         top_(static_cast<float>((1u << order.bits) - 1u)),
-        lane_exponent_(std::clamp(order.exponent, -4, 8)),
+        lane_exponent_(order.byte_fields ? order.exponent : std::clamp(order.exponent, -4, 8)),
         scaled_(tile.rows, tile.lanes),
         errors_(tile.rows, tile.lanes),
         weight_(tile.lanes),
@@ -65,8 +90,10 @@ class Search {
       float squares = 0.0f;
       for (std::uint32_t row = 0; row < tile.rows; ++row) squares += tile.at(row, lane) * tile.at(row, lane);
       const float rms = std::sqrt(squares / static_cast<float>(tile.rows));
-      found_.lane_scale[lane] = float_to_half(std::ldexp(std::clamp(rms, 0x1p-10f, 0x1p7f), lane_exponent_));
-      const float scale = std::ldexp(half_to_float(found_.lane_scale[lane]), -lane_exponent_);
+      const float wanted = std::ldexp(std::clamp(rms, 0x1p-10f, 0x1p7f), lane_exponent_);
+      const float stored = order_.byte_fields ? store_byte(kLaneFields, wanted, found_.lane_scale[lane])
+                                              : store_half(wanted, found_.lane_scale[lane]);
+      const float scale = std::ldexp(stored, -lane_exponent_);
       weight_[lane] = (scale * scale) * (order_.importance.empty() ? 1.0f : order_.importance[lane]);
       for (std::uint32_t row = 0; row < tile.rows; ++row) scaled_.at(row, lane) = tile.at(row, lane) * (1.0f / scale);
     }
@@ -143,15 +170,30 @@ class Search {
     return target;
   }
 
-  void settle(std::uint32_t row, const std::vector<float>& values, const Fit& line) {
+  void store_line_in_halves(std::uint32_t row, const Fit& line) {
     const int row_exponent = order_.exponent - lane_exponent_;
-    HalfBits& scale = found_.row_scale[row];
+    std::uint16_t& scale = found_.row_scale[row];
     scale = float_to_half(std::ldexp(line.step, row_exponent));
     if (scale == 0) scale = 1;
     step_[row] = std::ldexp(half_to_float(scale), -row_exponent);
     const float zero = line.value_centre - step_[row] * line.code_centre;
-    found_.row_zero[row] = float_to_half(std::ldexp(zero, row_exponent));
-    zero_[row] = std::ldexp(half_to_float(found_.row_zero[row]), -row_exponent);
+    zero_[row] = std::ldexp(store_half(std::ldexp(zero, row_exponent), found_.row_zero[row]), -row_exponent);
+  }
+
+  void store_line_in_bytes(std::uint32_t row, const Fit& line) {
+    const int bits = static_cast<int>(order_.bits);
+    const float half_range = top_ * 0.5f;
+    const auto middle_on = [&](float step) { return line.value_centre - step * (line.code_centre - half_range); };
+    const float reach = std::fabs(middle_on(line.step)) / std::ldexp(127.0f, bits - 7);
+    step_[row] = store_byte({5, -2 - bits}, std::max(line.step, reach), found_.row_scale[row]);
+    const float exact = middle_on(step_[row]) / std::ldexp(step_[row], bits - 7);
+    const float middle = std::nearbyint(std::clamp(exact, -128.0f, 127.0f));
+    found_.row_zero[row] = static_cast<std::uint8_t>(static_cast<int>(middle));
+    zero_[row] = step_[row] * (std::ldexp(middle, bits - 7) - half_range);
+  }
+
+  void settle(std::uint32_t row, const std::vector<float>& values, const Fit& line) {
+    order_.byte_fields ? store_line_in_bytes(row, line) : store_line_in_halves(row, line);
     const std::vector<float> codes = codes_on_line(values, step_[row], zero_[row]);
     for (std::uint32_t lane = 0; lane < scaled_.lanes; ++lane) {
       found_.codes[std::size_t{row} * scaled_.lanes + lane] = static_cast<std::uint8_t>(codes[lane]);

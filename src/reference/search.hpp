@@ -33,12 +33,12 @@ std::vector<float> lane_importance(const Moments& moments, const FloatTile& tile
 // Unit lower triangular M with second_moment = M^T D M.
 FloatTile feedback_matrix(const SecondMoment& moment);
 
-// What a search finds: fields as the record holds them.
+// What a search finds: fields as the record holds them, halves or single bytes.
 struct SearchedCodes {
   std::vector<std::uint8_t> codes;  // [rows, lanes]
-  std::vector<HalfBits> row_scale;
-  std::vector<HalfBits> row_zero;
-  std::vector<HalfBits> lane_scale;
+  std::vector<std::uint16_t> row_scale;
+  std::vector<std::uint16_t> row_zero;  // of single bytes: the middle
+  std::vector<std::uint16_t> lane_scale;
 };
 
 // How a tile is searched. moment may be nullptr and importance empty: every error counts alike.
@@ -48,7 +48,8 @@ struct SearchOrder {
   const SecondMoment* moment;
   std::vector<float> importance;  // of lanes
   bool refines;
-  bool plain;  // no search: every row's line is that of its range
+  bool plain;        // no search: every row's line is that of its range
+  bool byte_fields;  // the record is of version 2
 };
 
 SearchedCodes search(const FloatTile& tile, const SearchOrder& order);

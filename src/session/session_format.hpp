@@ -72,7 +72,8 @@ struct PartHead {
   std::uint64_t reserved;  // zero
 };
 
-enum PartFlag : std::uint32_t { kPartExact = 1, kPartSealsOwnRows = 2, kPartWindowed = 4 };
+enum PartFlag : std::uint32_t { kPartExact = 1, kPartSealsOwnRows = 2, kPartWindowed = 4, kPartByteFields = 8 };
+inline constexpr std::uint32_t kPartFlags = 15;  // all there are
 
 struct StoreEntry {
   std::uint32_t layer, side, row_values, dim, query_heads, bits;  // StoreShape

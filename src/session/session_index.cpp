@@ -14,9 +14,11 @@ std::size_t padded(std::size_t bytes) { return (bytes + 7) / 8 * 8; }
 bool valid_baseline(std::uint32_t baseline) { return baseline <= static_cast<std::uint32_t>(BaselineFormat::kQ4_0); }
 
 std::optional<CacheConfig> config_of(const PartHead& head) {
+  if ((head.flags & ~kPartFlags) != 0) return std::nullopt;
   CacheConfig config;
   config.exact = (head.flags & kPartExact) != 0;
   config.seals_own_rows = (head.flags & kPartSealsOwnRows) != 0;
+  config.version = (head.flags & kPartByteFields) != 0 ? RecordVersion::kBytes : RecordVersion::kHalves;
   config.k_bits = head.k_bits;
   config.v_bits = head.v_bits;
   config.sink_tokens = head.sink_tokens;
@@ -41,7 +43,7 @@ PartHead head_of(const SessionPartIndex& part) {
   head.v_bits = config.v_bits;
   head.level = config.level ? static_cast<std::uint32_t>(*config.level) : kNoNumber;
   head.flags = (config.exact ? kPartExact : 0u) | (config.seals_own_rows ? kPartSealsOwnRows : 0u) |
-               (part.windowed ? kPartWindowed : 0u);
+               (part.windowed ? kPartWindowed : 0u) | (config.version == RecordVersion::kBytes ? kPartByteFields : 0u);
   head.k_baseline = static_cast<std::uint32_t>(config.k_baseline);
   head.v_baseline = static_cast<std::uint32_t>(config.v_baseline);
   head.window_hits = part.window_hits;

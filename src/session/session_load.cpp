@@ -26,6 +26,7 @@ bool references_resolve(const std::vector<SessionTile>& tiles) {
 SequenceLayout layout_of(const SessionPartIndex& part, const std::vector<SessionTile>& tiles) {
   SequenceLayout layout;
   layout.tile_tokens = part.config.tile_tokens;
+  layout.version = part.config.version;
   layout.windowed = part.windowed;
   layout.window_hits = part.window_hits;
   layout.stores = part.stores;

@@ -101,5 +101,22 @@ TEST(CacheConfig, UnknownCodec_IsRefusedAndChangesNothing) {
   }
 }
 
+TEST(CacheConfig, FieldsOfOneByte_AreForLevelsThatSearch) {
+  CacheConfig config;
+  config.version = RecordVersion::kBytes;
+  EXPECT_EQ(validate(config), Status::kOk);
+  for (const EncoderLevel level : {EncoderLevel::kFast, EncoderLevel::kBest}) {
+    config.level = level;
+    EXPECT_EQ(validate(config), Status::kOk);
+  }
+  for (const EncoderLevel level : {EncoderLevel::kOfficial, EncoderLevel::kScaled, EncoderLevel::kPlain}) {
+    config.level = level;
+    EXPECT_EQ(validate(config), Status::kInvalidArgument);
+  }
+  EXPECT_EQ(record_version("half"), RecordVersion::kHalves);
+  EXPECT_EQ(record_version("byte"), RecordVersion::kBytes);
+  EXPECT_EQ(record_version("bytes"), std::nullopt);
+}
+
 }  // namespace
 }  // namespace kvarn

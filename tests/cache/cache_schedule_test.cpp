@@ -83,7 +83,7 @@ TEST(CacheSchedule, QueriesKept_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
 }
 
 TEST(CacheSchedule, OwnRowsSealed_AnyOrderOfOperations_AttendsToWhatItReadsBack) {
-  for (const char* preset : {"k8v8", "k4v2"}) {
+  for (const char* preset : {"k8v8", "k4v2", "k4v2+bytes"}) {
     CacheConfig config = small_tiles(preset);
     config.sink_tokens = 0;
     config.tail_tokens = 0;

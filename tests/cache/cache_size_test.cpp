@@ -31,7 +31,7 @@ void expect_same(const CacheAccount& planned, const CacheAccount& real, const st
 // Token by token, so that every length is seen: all parts are equal to the byte. Slack may differ by the pages around
 // slots that were given back.
 TEST(SizeOfCaches, SequenceThatIsDecoded_TakesWhatWasPlanned) {
-  for (const char* preset : {"f16", "k8v8", "k4v4", "k3v2"}) {
+  for (const char* preset : {"f16", "k8v8", "k4v4", "k3v2", "k4v3+bytes"}) {
     for (const auto& [tile, sink, tail] :
          {std::tuple{16u, 16u, 16u}, {16u, 0u, 40u}, {64u, 100u, 30u}, {128u, 128u, 128u}}) {
       const CacheConfig config = config_of(preset, tile, sink, tail);

@@ -14,13 +14,13 @@
 #include <vector>
 
 #include "cache/kv_cache.hpp"
+#include "named_config.hpp"
 #include "reference/attention.hpp"
 
 namespace kvarn {
 
 inline CacheConfig config_of(const char* preset, std::uint32_t tile, std::uint32_t sink, std::uint32_t tail) {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  CacheConfig config = named_config(preset);
   config.tile_tokens = tile;
   config.sink_tokens = sink;
   config.tail_tokens = tail;

@@ -14,6 +14,7 @@
 
 #include "cache/kv_cache.hpp"
 #include "cache/sequence_cache.hpp"
+#include "named_config.hpp"
 #include "reference/attention.hpp"
 
 namespace kvarn {
@@ -183,8 +184,7 @@ inline constexpr std::uint32_t kSink = 16;
 inline constexpr std::uint32_t kTail = 24;
 
 inline CacheConfig small_config(const char* preset = "k4v4") {
-  CacheConfig config;
-  EXPECT_EQ(apply_preset(preset, config), Status::kOk);
+  CacheConfig config = named_config(preset);
   config.tile_tokens = kTile;
   config.sink_tokens = kSink;
   config.tail_tokens = kTail;

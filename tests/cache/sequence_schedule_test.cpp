@@ -83,7 +83,7 @@ void run_schedule(const char* preset, std::uint32_t window, std::uint32_t seed) 
 
 TEST(SequenceCache, RandomSchedules_MatchTheReference) {
   for (std::uint32_t seed = 1; seed <= 4; ++seed) {
-    for (const char* preset : {"f16", "k4v4", "k8v8"}) run_schedule(preset, 0, seed);
+    for (const char* preset : {"f16", "k4v4", "k8v8", "k4v4+bytes"}) run_schedule(preset, 0, seed);
   }
 }
 

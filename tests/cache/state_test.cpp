@@ -67,7 +67,7 @@ void expect_same_sequence(FakeEngine& left, FakeEngine& right) {
 }
 
 TEST(State, RestoredSequence_GoesOnAsIfItHadNeverBeenSaved) {
-  for (const char* preset : {"f16", "k8v8", "k4v4", "k2v2", "k4v2"}) {
+  for (const char* preset : {"f16", "k8v8", "k4v4", "k2v2", "k4v2", "k4v2+bytes"}) {
     for (const Case& scenario : kCases) {
       SCOPED_TRACE(std::string(preset) + ", " + scenario.name);
       FakeEngine saved(wide_tiles(preset), kCells, 1);

@@ -16,7 +16,7 @@ def long(*values):
 def environment(paths, preset, **settings):
     """The environment of a host program; preset None runs it without the plugin."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("KVARN_P")}
-    for name in ("KVARN_SINK", "KVARN_TAIL", "KVARN_TILE", "KVARN_LEVEL", "KVARN_CODEC", "KVARN_LIMIT", "GGML_BACKEND_PATH"):
+    for name in ("KVARN_SINK", "KVARN_TAIL", "KVARN_TILE", "KVARN_LEVEL", "KVARN_FIELDS", "KVARN_CODEC", "KVARN_LIMIT", "GGML_BACKEND_PATH"):
         variables.pop(name, None)
     variables["KVARN_ENGINE_BIN"] = str(paths.engine_bin)
     if preset is not None:

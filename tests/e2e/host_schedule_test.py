@@ -38,6 +38,11 @@ def test_any_schedule_gives_the_hosts_rows_and_the_reference_attention(paths, pr
     expect_no_mismatch(paths, preset, *arguments(case, 1 + PRESETS.index(preset), 250))
 
 
+@pytest.mark.parametrize("preset", ["k4v4", "k2v2"])
+def test_any_schedule_is_right_with_fields_of_one_byte(paths, preset):
+    expect_no_mismatch(paths, preset, *arguments(CASES[2], 7, 250), fields="byte")
+
+
 @pytest.mark.parametrize("preset, fault, check", [
     ("f16", "token", "rows"), ("f16", "token", "logits"), ("k2v2", "token", "rows"), ("k2v2", "row", "rows"), ("k8v8", "row", "attention"),
     ("k2v2", "row", "attention"), ("k4v4", "sealed", "rows"), ("k4v4", "tail", "rows")])

@@ -76,7 +76,7 @@ TEST(CacheChoice, Regimes_FillInWhatIsNotGivenAndTouchTheHostOnce) {
 // docs/format/: codes, two halves a row, one half a lane. Checked against the sizes given there.
 TEST(CacheChoice, NominalBits_CountTheMetadata) {
   const auto bits = [](const char* text, std::uint32_t dim) {
-    return nominal_bits_per_value(parse_cache_choice(text), dim, 128);
+    return nominal_bits_per_value(parse_cache_choice(text), dim, {});
   };
   EXPECT_DOUBLE_EQ(bits("k4v2", 128), 3.375);
   EXPECT_DOUBLE_EQ(bits("k4v4", 128), 4.375);
@@ -86,6 +86,15 @@ TEST(CacheChoice, NominalBits_CountTheMetadata) {
   EXPECT_DOUBLE_EQ(bits("host=q5_0", 64), 5.5);
   EXPECT_DOUBLE_EQ(bits("f16", 64), 16.0);
   EXPECT_DOUBLE_EQ(bits("host=f16", 64), 16.0);
+}
+
+TEST(CacheChoice, NominalBits_CountFieldsOfOneByte) {
+  const auto bits = [](std::uint32_t dim, std::uint32_t tokens) {
+    return nominal_bits_per_value(parse_cache_choice("k4v4"), dim, {tokens, RecordVersion::kBytes});
+  };
+  EXPECT_DOUBLE_EQ(bits(64, 128), 4.28125);
+  EXPECT_DOUBLE_EQ(bits(64, 32), 4.5625);
+  EXPECT_DOUBLE_EQ(bits(128, 128), 4.1875);
 }
 
 }  // namespace

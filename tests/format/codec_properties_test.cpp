@@ -95,6 +95,42 @@ RC_GTEST_PROP(CodecProperties, ScaledLevels_NeverRefuseFiniteRows, ()) {
   RC_ASSERT(encode(spec, any_scaled_level(), any_rows(spec).pointers()).ok());
 }
 
+TileSpec with_byte_fields(TileSpec spec) {
+  spec.version = RecordVersion::kBytes;
+  return spec;
+}
+
+RC_GTEST_PROP(CodecProperties, FieldsOfOneByte_NeverRefuseFiniteRows, ()) {
+  const TileSpec spec = with_byte_fields(any_spec());
+  const auto record = encode(spec, *rc::gen::element(Level::kFast, Level::kBest), any_rows(spec).pointers());
+  RC_ASSERT(record.ok());
+  RC_ASSERT(record.value().size() == record_bytes(shape_of(spec)));
+}
+
+RC_GTEST_PROP(CodecProperties, FieldsOfOneByte_AreForLevelsThatSearch, ()) {
+  const TileSpec spec = with_byte_fields(any_spec());
+  const Level level = *rc::gen::element(Level::kOfficial, Level::kScaled, Level::kPlain);
+  RC_ASSERT(encode(spec, level, any_rows(spec).pointers()).status() == Status::kInvalidArgument);
+}
+
+double squared_error(const TileSpec& spec, const ExactRows& rows) {
+  const auto record = encode(spec, Level::kFast, rows.pointers());
+  const FloatTile exact = rotated_tile(spec, rows.pointers());
+  const FloatTile decoded = decode_rotated(shape_of(spec), record.value());
+  double total = 0.0;
+  for (std::size_t i = 0; i < exact.values.size(); ++i) total += std::pow(decoded.values[i] - exact.values[i], 2.0);
+  return total;
+}
+
+// What the shorter fields lose is made good by codes that are nearest on the line as it is stored: at up to 4 bits the
+// squared error is 1.02 times as large in the median, and 1.4 times in the worst of many small tiles.
+RC_GTEST_PROP(CodecProperties, FieldsOfOneByte_LoseLittleMoreAtFourBits, ()) {
+  TileSpec spec = any_spec();
+  spec.bits = std::min(spec.bits, 4u);
+  const ExactRows rows = testing::uneven_rows(spec.tokens, spec.dim, any_random().below(4), any_random().next());
+  RC_ASSERT(squared_error(with_byte_fields(spec), rows) <= 1.6 * squared_error(spec, rows));
+}
+
 // Rotating back keeps the length of a token's error; the final rounding adds at most 2^-11 of each channel (2^-25 below
 // 2^-14), and saturation only moves values towards exact ones.
 RC_GTEST_PROP(CodecProperties, TokenErrors_KeepTheirLengthThroughTheRotation, ()) {
@@ -131,6 +167,14 @@ RC_GTEST_PROP(CodecProperties, RandomBytes_DecodeToSomethingAndValidOnesToFinite
   RC_ASSERT(decode_half_rows(spec, record).size() == std::size_t{spec.tokens} * spec.dim);
   for (std::size_t high_byte = 1; high_byte < codes_offset(shape_of(spec)); high_byte += 2) record[high_byte] &= 0xFB;
   RC_ASSERT(record_fields_finite(shape_of(spec), record));
+  for (const HalfBits half : decode_half_rows(spec, record)) RC_ASSERT((half & 0x7C00) != 0x7C00);
+}
+
+RC_GTEST_PROP(CodecProperties, RandomFieldsOfOneByte_DecodeToFiniteValues, ()) {
+  const TileSpec spec = with_byte_fields(any_spec());
+  Random random = any_random();
+  std::vector<std::uint8_t> record(record_bytes(shape_of(spec)));
+  for (std::uint8_t& byte : record) byte = static_cast<std::uint8_t>(random.below(256));
   for (const HalfBits half : decode_half_rows(spec, record)) RC_ASSERT((half & 0x7C00) != 0x7C00);
 }
 

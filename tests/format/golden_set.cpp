@@ -19,6 +19,8 @@ std::string level_text(Level level) {
   return kNames[static_cast<int>(level)];
 }
 
+std::string version_text(RecordVersion version) { return std::to_string(static_cast<int>(version)); }
+
 ExactRows step_rows(std::uint32_t tokens, std::uint32_t dim) {
   ExactRows rows(tokens, dim);
   for (std::uint32_t token = 0; token < tokens; ++token) {
@@ -64,9 +66,10 @@ std::string tagged(char letter, std::uint32_t number) { return std::string(1, le
 std::string manifest_line(const GoldenTile& tile, const std::vector<std::uint8_t>& record) {
   const reference::TileSpec& spec = tile.spec;
   const std::string digest = sha256_hex(half_bytes(reference::decode_half_rows(spec, record)));
-  return joined({record_name(tile), rows_name(tile), axis_text(spec.axis), std::to_string(spec.tokens),
-                 std::to_string(spec.dim), std::to_string(spec.bits), level_text(tile.level), digest},
-                " ");
+  return joined(
+      {record_name(tile), rows_name(tile), axis_text(spec.axis), std::to_string(spec.tokens), std::to_string(spec.dim),
+       std::to_string(spec.bits), level_text(tile.level), version_text(spec.version), digest},
+      " ");
 }
 
 }  // namespace
@@ -95,6 +98,16 @@ std::vector<GoldenTile> golden_tiles() {
   for (const std::uint32_t bits : {4u, 2u}) {
     tiles.push_back({{Axis::kValue, 32, 64, bits}, Level::kBest, "uneven"});
   }
+  for (const Axis axis : kBothAxes) {
+    for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
+      tiles.push_back({{axis, 32, 64, bits, RecordVersion::kBytes}, Level::kFast, "uneven"});
+    }
+    for (const char* content : {"zeros", "constant", "largest", "subnormal", "outlier"}) {
+      tiles.push_back({{axis, 16, 32, 4, RecordVersion::kBytes}, Level::kFast, content});
+    }
+  }
+  tiles.push_back({{Axis::kValue, 32, 64, 4, RecordVersion::kBytes}, Level::kBest, "uneven"});
+  tiles.push_back({{Axis::kKey, 16, 16, 3, RecordVersion::kBytes}, Level::kFast, "steps"});
   tiles.push_back({{Axis::kKey, 32, 80, 5}, Level::kScaled, "even"});
   tiles.push_back({{Axis::kValue, 48, 80, 5}, Level::kScaled, "even"});
   tiles.push_back({{Axis::kKey, 32, 96, 6}, Level::kScaled, "even"});
@@ -128,12 +141,13 @@ std::string record_name(const GoldenTile& tile) {
   return joined({axis_text(tile.spec.axis), tagged('t', tile.spec.tokens), tagged('d', tile.spec.dim),
                  tagged('b', tile.spec.bits), level_text(tile.level), tile.content},
                 "_")
+      .append(tile.spec.version == RecordVersion::kBytes ? "_version2" : "")
       .append(".record");
 }
 
 std::vector<GoldenFile> golden_files() {
   std::map<std::string, std::vector<std::uint8_t>> files;
-  std::string manifest = "# record rows axis tokens dim bits level sha256_of_decoded_half_rows\n";
+  std::string manifest = "# record rows axis tokens dim bits level version sha256_of_decoded_half_rows\n";
   for (const GoldenTile& tile : golden_tiles()) {
     const ExactRows rows = golden_rows(tile.content, tile.spec.tokens, tile.spec.dim);
     const std::vector<std::uint8_t> record = reference::encode(tile.spec, tile.level, rows.pointers()).value();

@@ -39,6 +39,13 @@ TEST(TileRecord, SizeOfK4V2_IsTheTableOfTheAlgorithm) {
   EXPECT_EQ(record_bytes({128, 128, 4}) + record_bytes({128, 128, 2}), 13824u);
 }
 
+TEST(TileRecord, FieldsOfOneByte_TakeHalfTheRoom) {
+  for (const std::uint32_t bits : kWidths) {
+    EXPECT_EQ(bits_per_value({64, 128, bits, RecordVersion::kBytes}), bits + 0.25);
+    EXPECT_EQ(bits_per_value({32, 64, bits, RecordVersion::kBytes}), bits + 0.5);
+  }
+}
+
 // A chunk of a 1-bit plane holds 32 rows: an odd multiple of 16 rows leaves half a chunk spare per lane block.
 TEST(TileRecord, OddMultipleOf16Rows_AddsHalfAChunkPerLaneBlockAtThreeAndFiveBitsOnly) {
   for (const std::uint32_t bits : kWidths) {

@@ -3,7 +3,7 @@
 
 golden_decoder.py GOLDEN_DIRECTORY [PAGE]   checks checksums, decodes every record of the manifest and compares digests;
                                             with PAGE, also that the page's worked example is the golden record
-golden_decoder.py --show RECORD AXIS TOKENS DIM BITS   prints the decoded rows
+golden_decoder.py --show RECORD AXIS TOKENS DIM BITS [VERSION]   prints the decoded rows
 """
 
 import hashlib
@@ -37,18 +37,33 @@ def plane_value(plane, bits, row, lane):
     return byte >> (in_chunk // 4 * bits) & ((1 << bits) - 1)
 
 
-def decode_tile(record, rows, lanes, bits):
+def byte_scale(byte, fraction_bits, least_exponent):
+    exponent, fraction = divmod(byte, 1 << fraction_bits)
+    return 2.0 ** (least_exponent + exponent) * (1 + fraction / (1 << fraction_bits))
+
+
+def fields(record, rows, lanes, bits, version):
+    """Row scales, row zeros, lane scales, and the bytes they take."""
+    if version == 1:
+        halves = struct.unpack_from(f"<{2 * rows + lanes}e", record)
+        return halves[:rows], halves[rows : 2 * rows], halves[2 * rows :], 4 * rows + 2 * lanes
+    scales = [byte_scale(byte, 5, -2 - bits) for byte in record[:rows]]
+    middles = struct.unpack_from(f"{rows}b", record, rows)
+    zeros = [scale * (middle * 2.0 ** (bits - 7) - (2**bits - 1) / 2) for scale, middle in zip(scales, middles)]
+    return scales, zeros, [byte_scale(byte, 3, -16) for byte in record[2 * rows : 2 * rows + lanes]], 2 * rows + lanes
+
+
+def decode_tile(record, rows, lanes, bits, version=1):
     """The rotated values, one list per row."""
     first_bits, second_bits = PLANES[bits]
     first_bytes, second_bytes = plane_bytes(rows, first_bits), plane_bytes(rows, second_bits)
-    size = 4 * rows + 2 * lanes + (first_bytes + second_bytes) * (lanes // 16)
+    size = (4 * rows + 2 * lanes) // version + (first_bytes + second_bytes) * (lanes // 16)
     if len(record) != size:
         raise ValueError(f"{len(record)} bytes, not {size}")
-    halves = struct.unpack_from(f"<{2 * rows + lanes}e", record)
-    row_scale, row_zero, lane_scale = halves[:rows], halves[rows : 2 * rows], halves[2 * rows :]
+    row_scale, row_zero, lane_scale, codes = fields(record, rows, lanes, bits, version)
     tile = [[0.0] * lanes for _ in range(rows)]
     for lane in range(lanes):
-        begin = 4 * rows + 2 * lanes + lane // 16 * (first_bytes + second_bytes)
+        begin = codes + lane // 16 * (first_bytes + second_bytes)
         first = record[begin : begin + first_bytes]
         second = record[begin + first_bytes : begin + first_bytes + second_bytes]
         for row in range(rows):
@@ -85,13 +100,13 @@ def half(value):
     return struct.pack("<e", max(-LARGEST_HALF, min(LARGEST_HALF, value)))
 
 
-def decode_rows(record, axis, tokens, dim, bits):
+def decode_rows(record, axis, tokens, dim, bits, version=1):
     """The tokens' rows, rotated back and rounded to half: bytes, [tokens, dim]."""
     if axis == "k":
-        tile = decode_tile(record, dim, tokens, bits)
+        tile = decode_tile(record, dim, tokens, bits, version)
         rows = [[tile[channel][token] for channel in range(dim)] for token in range(tokens)]
     else:
-        rows = decode_tile(record, tokens, dim, bits)
+        rows = decode_tile(record, tokens, dim, bits, version)
     return b"".join(half(value) for row in rows for value in rotate(row))
 
 
@@ -110,8 +125,8 @@ def check_records(directory):
     lines = [line for line in (directory / "manifest.txt").read_text().splitlines() if not line.startswith("#")]
     wrong = []
     for line in lines:
-        name, _, axis, tokens, dim, bits, _, digest = line.split()
-        decoded = decode_rows((directory / name).read_bytes(), axis, int(tokens), int(dim), int(bits))
+        name, _, axis, tokens, dim, bits, _, version, digest = line.split()
+        decoded = decode_rows((directory / name).read_bytes(), axis, int(tokens), int(dim), int(bits), int(version))
         if hashlib.sha256(decoded).hexdigest() != digest:
             wrong.append(f"{name}: decodes to other values")
     return len(lines), wrong
@@ -131,15 +146,15 @@ def check_page(directory, page):
     return wrong
 
 
-def show(path, axis, tokens, dim, bits):
+def show(path, axis, tokens, dim, bits, version=1):
     tokens, dim = int(tokens), int(dim)
-    decoded = decode_rows(pathlib.Path(path).read_bytes(), axis, tokens, dim, int(bits))
+    decoded = decode_rows(pathlib.Path(path).read_bytes(), axis, tokens, dim, int(bits), int(version))
     for token in range(tokens):
         print(" ".join(f"{value:g}" for value in struct.unpack_from(f"<{dim}e", decoded, 2 * dim * token)))
 
 
 def main(arguments):
-    if arguments and arguments[0] == "--show" and len(arguments) == 6:
+    if arguments and arguments[0] == "--show" and len(arguments) in (6, 7):
         show(*arguments[1:])
         return 0
     if len(arguments) not in (1, 2):

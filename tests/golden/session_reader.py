@@ -161,7 +161,8 @@ class Cursor:
 def read_part(cursor):
     tile_tokens, sink, tail, k_bits, v_bits, level, flags, _, _, _, stores, tiles, tokens, _ = cursor.unpack("12I2Q")
     require(16 <= tile_tokens <= 256 and tile_tokens % 16 == 0, "tile length")
-    part = {"tile_tokens": tile_tokens, "sink": sink, "tail": tail, "bits": (k_bits, v_bits), "level": level,
+    require(flags < 16, "flags")
+    part = {"version": 2 if flags & 8 else 1, "tile_tokens": tile_tokens, "sink": sink, "tail": tail, "bits": (k_bits, v_bits), "level": level,
             "flags": flags, "tokens": tokens, "stores": [], "entries": [], "tiles": []}
     for _ in range(stores):
         layer, side, row_values, dim, heads, bits = cursor.unpack("6I")
@@ -180,7 +181,7 @@ def content_size(part, tile, item):
     if item["kind"] == RECORDS:
         rows, lanes = (dim, tokens) if store["side"] == "k" else (tokens, dim)
         planes = sum(golden_decoder.plane_bytes(rows, bits) for bits in golden_decoder.PLANES[item["bits"]])
-        return row // dim * (4 * rows + 2 * lanes + planes * (lanes // 16))
+        return row // dim * ((4 * rows + 2 * lanes) // part["version"] + planes * (lanes // 16))
     if item["kind"] in (ROWS, FINAL_ROWS):
         return tile["used"] * row * 2
     group, step = store["heads"] // (row // dim), 1
@@ -261,7 +262,8 @@ def tile_rows(part, tile, store_number):
         heads = store["row"] // store["dim"]
         size = len(item["bytes"]) // heads
         decoded = [golden_decoder.decode_rows(item["bytes"][head * size : (head + 1) * size], store["side"],
-                                              part["tile_tokens"], store["dim"], item["bits"]) for head in range(heads)]
+                                              part["tile_tokens"], store["dim"], item["bits"], part["version"])
+                   for head in range(heads)]
         width = 2 * store["dim"]
         return [b"".join(head[row * width : (row + 1) * width] for head in decoded) for row in tile["rows"]]
     return [bytes(row_bytes) for _ in tile["rows"]]

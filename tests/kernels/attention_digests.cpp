@@ -53,7 +53,10 @@ bool print_every_digest() {
       ProblemSpec spec{.params = {.scale = 0.125f}, .queries = queries, .kind = TileKind::kSealed, .seed = seed++};
       spec.shape.k_bits = spec.shape.v_bits = bits;
       spec.shape.dim_v = 80;
-      same &= print_digest("bits " + std::to_string(bits) + " queries " + std::to_string(queries), spec);
+      const std::string name = "bits " + std::to_string(bits) + " queries " + std::to_string(queries);
+      same &= print_digest(name, spec);
+      spec.shape.version = RecordVersion::kBytes;
+      same &= print_digest(name + " byte fields", spec);
     }
     ProblemSpec spec{.params = {.scale = 0.125f, .soft_cap = 5.0f},
                      .queries = queries,

@@ -140,12 +140,15 @@ TEST(Attend, EveryCodeWidth_MatchesTheReference) {
   for (const std::uint32_t bits : {8u, 6u, 5u, 4u, 3u, 2u}) {
     for (const std::uint32_t queries : {1u, 20u}) {
       for (const std::uint32_t tokens : {16u, 48u, 128u, 256u}) {
-        ProblemSpec spec{.queries = queries, .tiles = 2, .kind = TileKind::kSealed};
-        spec.shape.k_bits = bits;
-        spec.shape.v_bits = bits == 8 ? 3 : bits;
-        spec.shape.tile_tokens = tokens;
-        spec.shape.dim_v = 80;
-        expect_reference(with_seed(spec, seed++));
+        for (const RecordVersion version : {RecordVersion::kHalves, RecordVersion::kBytes}) {
+          ProblemSpec spec{.queries = queries, .tiles = 2, .kind = TileKind::kSealed};
+          spec.shape.k_bits = bits;
+          spec.shape.v_bits = bits == 8 ? 3 : bits;
+          spec.shape.version = version;
+          spec.shape.tile_tokens = tokens;
+          spec.shape.dim_v = 80;
+          expect_reference(with_seed(spec, seed++));
+        }
       }
     }
   }

@@ -23,10 +23,13 @@ struct CodecCase {
   std::uint32_t dim;
   std::uint32_t bits;
   EncoderLevel level;
+  RecordVersion version = RecordVersion::kHalves;
+
+  TileShape shape() const { return tile_shape(side, tokens, dim, bits, version); }
 };
 
 reference::TileSpec spec_of(const CodecCase& c) {
-  return {c.side == Side::kKey ? reference::Axis::kKey : reference::Axis::kValue, c.tokens, c.dim, c.bits};
+  return {c.side == Side::kKey ? reference::Axis::kKey : reference::Axis::kValue, c.tokens, c.dim, c.bits, c.version};
 }
 
 reference::Level level_of(const CodecCase& c) {
@@ -71,13 +74,13 @@ std::vector<const HalfBits*> row_pointers(const Halves& rows, std::uint32_t dim)
 
 // Enough for every level.
 struct Scratch : AlignedScratch {
-  explicit Scratch(const CodecCase& c)
-      : AlignedScratch(encode_scratch_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits), EncoderLevel::kBest)) {}
+  explicit Scratch(const CodecCase& c) : AlignedScratch(encode_scratch_bytes(c.shape(), EncoderLevel::kBest)) {}
 };
 
 std::string describe(const CodecCase& c) {
   return std::string(kernels().name) + (c.side == Side::kKey ? " K " : " V ") + std::to_string(c.tokens) + "x" +
-         std::to_string(c.dim) + " " + std::to_string(c.bits) + " bits" + " " + std::string(level_name(c.level));
+         std::to_string(c.dim) + " " + std::to_string(c.bits) + " bits" + " " + std::string(level_name(c.level)) +
+         (c.version == RecordVersion::kBytes ? " bytes" : "");
 }
 
 void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
@@ -86,14 +89,14 @@ void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
   const QueryMoments moments{seen.squares.data(), seen.sums.data(), 3, seen.weight};
   const auto expected = reference::encode(spec_of(c), level_of(c), pointers, &seen);
   const HeadBlocks exact(c.side, c.dim, rows);
-  const std::size_t size = record_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits));
+  const std::size_t size = record_bytes(c.shape());
   for (const KernelTable* table : available_kernels()) {
     ASSERT_TRUE(select_kernels(table->name));
     SCOPED_TRACE(describe(c));
     Scratch scratch(c);
     std::vector<std::uint8_t> record(size, 0xA5);
-    const Status status =
-        encode_tile({c.side, c.dim, c.bits, c.level, &moments}, exact.pointers, scratch.data(), record.data());
+    const Status status = encode_tile({c.side, c.dim, c.bits, c.level, &moments, c.version}, exact.pointers,
+                                      scratch.data(), record.data());
     ASSERT_EQ(status, expected.status());
     if (status != Status::kOk) {
       EXPECT_EQ(record, std::vector<std::uint8_t>(size, 0xA5)) << "an error must not touch the record";
@@ -102,10 +105,10 @@ void expect_same_as_reference(const CodecCase& c, const Halves& rows) {
     ASSERT_EQ(record, expected.value());
     const Halves decoded = reference::decode_half_rows(spec_of(c), record);
     Halves all(std::size_t{c.tokens} * (c.dim + 3));
-    decode_tokens(c.side, c.dim, c.tokens, c.bits, record.data(), scratch.data(), all.data(), c.dim + 3);
+    decode_tokens(c.side, c.shape(), record.data(), scratch.data(), all.data(), c.dim + 3);
     for (std::uint32_t token = 0; token < c.tokens; ++token) {
       Halves one(c.dim);
-      decode_token(c.side, c.dim, c.tokens, c.bits, record.data(), token, scratch.data(), one.data());
+      decode_token(c.side, c.shape(), record.data(), token, scratch.data(), one.data());
       ASSERT_EQ(0, std::memcmp(one.data(), &decoded[token * c.dim], c.dim * sizeof(HalfBits))) << "token " << token;
       ASSERT_EQ(0, std::memcmp(&all[token * (c.dim + 3)], one.data(), c.dim * sizeof(HalfBits))) << "token " << token;
     }
@@ -134,6 +137,8 @@ void for_each_case(std::span<const std::uint32_t> dims, std::span<const std::uin
         for (const Side side : {Side::kKey, Side::kValue}) {
           for (const EncoderLevel level : kLevels) {
             body(CodecCase{side, count, dim, bits, level});
+            if (!writes_version(level, RecordVersion::kBytes)) continue;
+            body(CodecCase{side, count, dim, bits, level, RecordVersion::kBytes});
           }
         }
       }
@@ -193,7 +198,7 @@ TEST(TileCodec, BestLevel_WithoutQueriesGivesTheFastRecordOfKeys) {
   const HeadBlocks exact(c.side, c.dim, normal_rows(c, 12));
   Scratch scratch(c);
   const auto record = [&](EncoderLevel level, const QueryMoments* moments) {
-    std::vector<std::uint8_t> bytes(record_bytes(tile_shape(c.side, c.tokens, c.dim, c.bits)));
+    std::vector<std::uint8_t> bytes(record_bytes(c.shape()));
     const TileEncoding encoding{c.side, c.dim, c.bits, level, moments};
     EXPECT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), bytes.data()), Status::kOk);
     return bytes;
@@ -226,7 +231,7 @@ TEST(TileCodec, SquaresBelowThoseOfTheMeans_GiveTheReferenceBytes) {
     const TileEncoding encoding{c.side, c.dim, c.bits, c.level, &moments};
     ASSERT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), record.data()), Status::kOk);
     EXPECT_EQ(record, expected.value()) << squares;
-    EXPECT_EQ(validate_record(tile_shape(c.side, c.tokens, c.dim, c.bits), record), Status::kOk) << squares;
+    EXPECT_EQ(validate_record(c.shape(), record), Status::kOk) << squares;
   }
 }
 

@@ -59,7 +59,7 @@ Floats encode_and_decode(const Floats& rows, const TileEncoding& encoding) {
   AlignedScratch scratch(encode_scratch_bytes(shape, encoding.level));
   std::vector<std::uint8_t> record(record_bytes(shape));
   EXPECT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), record.data()), Status::kOk);
-  decode_tokens(encoding.side, dim, kTokens, encoding.bits, record.data(), scratch.data(), halves.data(), dim);
+  decode_tokens(encoding.side, shape, record.data(), scratch.data(), halves.data(), dim);
   Floats decoded;
   for (const HalfBits half : halves) decoded.push_back(half_to_float(half));
   return decoded;

@@ -230,8 +230,9 @@ class TiledProblem {
 
   void seal(Side side, std::uint32_t dim, std::uint32_t bits, const Halves& rows, Side16& memory) {
     const AttentionShape& shape = spec_.shape;
-    const TileShape record_shape = tile_shape(side, shape.tile_tokens, dim, bits);
-    std::vector<std::byte> scratch(encode_scratch_bytes(record_shape, EncoderLevel::kScaled) + 64);
+    const TileShape record_shape = tile_shape(side, shape.tile_tokens, dim, bits, shape.version);
+    const EncoderLevel level = shape.version == RecordVersion::kBytes ? EncoderLevel::kFast : EncoderLevel::kScaled;
+    std::vector<std::byte> scratch(encode_scratch_bytes(record_shape, level) + 64);
     memory.records.resize(shape.kv_heads * record_bytes(record_shape));
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       std::vector<std::unique_ptr<Halves>> blocks;
@@ -241,7 +242,7 @@ class TiledProblem {
         pointers.push_back(blocks.back()->data() + std::size_t{head} * 16 * dim);
       }
       std::byte* aligned = scratch.data() + (64 - reinterpret_cast<std::uintptr_t>(scratch.data()) % 64) % 64;
-      const Status status = encode_tile({side, dim, bits, EncoderLevel::kScaled}, pointers, aligned,
+      const Status status = encode_tile({side, dim, bits, level, nullptr, shape.version}, pointers, aligned,
                                         memory.records.data() + head * record_bytes(record_shape));
       if (status != Status::kOk) std::abort();
     }
@@ -250,11 +251,11 @@ class TiledProblem {
   TileSide spread_sealed(Side side, std::uint32_t dim, std::uint32_t bits, const std::vector<std::uint32_t>& cells,
                          const Side16& memory, std::vector<float>& dense) {
     const AttentionShape& shape = spec_.shape;
-    const std::size_t size = record_bytes(tile_shape(side, shape.tile_tokens, dim, bits));
+    const std::size_t size = record_bytes(tile_shape(side, shape.tile_tokens, dim, bits, shape.version));
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
-      const auto rows = reference::decode_rows(
-          {side == Side::kKey ? reference::Axis::kKey : reference::Axis::kValue, shape.tile_tokens, dim, bits},
-          std::span(memory.records).subspan(head * size, size));
+      const auto rows = reference::decode_rows({side == Side::kKey ? reference::Axis::kKey : reference::Axis::kValue,
+                                                shape.tile_tokens, dim, bits, shape.version},
+                                               std::span(memory.records).subspan(head * size, size));
       for (std::size_t t = 0; t < cells.size(); ++t) {
         std::copy_n(&rows[t * dim], dim, &dense[(cells[t] * shape.kv_heads + head) * dim]);
       }

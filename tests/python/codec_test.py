@@ -35,13 +35,14 @@ def test_more_bits_leave_a_smaller_error(side):
 
 
 def golden_records():
+    """Those of version 1, which the codec writes."""
     lines = (GOLDEN / "manifest.txt").read_text(encoding="utf-8").splitlines()
-    return [line.split() for line in lines if not line.startswith("#")]
+    return [fields for fields in (line.split() for line in lines if not line.startswith("#")) if fields[7] == "1"]
 
 
 @pytest.mark.parametrize("fields", golden_records(), ids=lambda fields: fields[0])
 def test_golden_records_are_written_and_read(fields):
-    name, rows_name, side, tokens, dim, bits, level, digest = fields
+    name, rows_name, side, tokens, dim, bits, level, _, digest = fields
     codec = kvarn.Codec(side, int(bits), int(dim), tile_tokens=int(tokens), level=level)
     rows = np.fromfile(GOLDEN / rows_name, "<f2").reshape(int(tokens), 1, int(dim))
     record = np.fromfile(GOLDEN / name, np.uint8).reshape(1, 1, -1)

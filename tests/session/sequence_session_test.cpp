@@ -128,7 +128,7 @@ const Case kCases[] = {
 
 TEST(SequenceSession, LoadedSequence_GoesOnWithTheSameBits) {
   const SequenceModel model{.layers = 4};
-  for (const char* preset : {"f16", "k8v8", "k4v4", "k3v2"}) {
+  for (const char* preset : {"f16", "k8v8", "k4v4", "k3v2", "k4v3+bytes"}) {
     for (const Case& scenario : kCases) {
       SCOPED_TRACE(std::string(preset) + ", " + scenario.name);
       const auto source = model.make_cache(small_config(preset), kLimits);
@@ -243,6 +243,7 @@ TEST(SequenceSession, CacheOfAnotherShape_IsRefusedAndLeftEmpty) {
   EXPECT_EQ(status_of({.layers = 3}, small_config(), kLimits), SessionStatus::kOtherShape);
   EXPECT_EQ(status_of({.layers = 2, .heads = {8, 2, 32, 32}}, small_config(), kLimits), SessionStatus::kOtherShape);
   EXPECT_EQ(status_of(model, small_config("k4v2"), kLimits), SessionStatus::kOtherShape);
+  EXPECT_EQ(status_of(model, small_config("k4v4+bytes"), kLimits), SessionStatus::kOtherShape);
   EXPECT_EQ(status_of(model, small_config(), {4, 150, MemoryLimit::kNone}), SessionStatus::kTooFewCells);
   CacheConfig sink = small_config();
   sink.sink_tokens = 32;  // a record would lie in the sink

@@ -63,7 +63,7 @@ const Case kCases[] = {
 };
 
 TEST(Session, LoadedSequence_GoesOnLikeTheOneThatWasSaved) {
-  for (const char* preset : {"f16", "k8v8", "k4v4", "k3v2"}) {
+  for (const char* preset : {"f16", "k8v8", "k4v4", "k3v2", "k3v3+bytes"}) {
     for (const Case& scenario : kCases) {
       FakeEngine source(wide_tiles(preset), kCells, 1);
       use_text(source);

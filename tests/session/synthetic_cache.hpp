@@ -80,7 +80,7 @@ class SyntheticCache {
     const CacheConfig& config = cache_.config();
     const SequenceTile& tile = layout.tiles[number];
     const StoreShape& shape = layout.stores[store];
-    const TileShape record = tile_shape(shape.side, config.tile_tokens, shape.dim, shape.bits);
+    const TileShape record = config.record_shape(shape.side, shape.dim, shape.bits);
     const bool sealed = tile.state == TileState::kSealed;
     std::vector<std::uint8_t> bytes(sealed ? record_bytes(record) * (shape.row_values / shape.dim)
                                            : std::size_t{config.tile_tokens} * shape.row_values * 2);
