@@ -55,6 +55,12 @@ class Server(ServerProcess):
         """Status and reply of a save, restore or erase of a slot."""
         return self.post(f"/slots/{number}?action={action}", {"filename": name})
 
+    def tokens(self, text):
+        """The token ids of a text, which may take the place of a prompt."""
+        status, reply = self.post("/tokenize", {"content": text})
+        assert status == 200, reply
+        return reply["tokens"]
+
     def last_words(self):
         return self.output()[-3000:]
 
