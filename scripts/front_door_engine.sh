@@ -2,11 +2,12 @@
 # Sources are keyed by the pin, builds by pin + flags + compiler, so a changed pin or machine never meets an old build.
 
 # engine_flags: how llama.cpp is built here. Dynamic backends as its releases have them; the CPU's own instruction sets, so that
-# a comparison with its kernels is fair; nothing that would download during the build.
+# a comparison with its kernels is fair; nothing that would download during the build. host_flags: one more flag, if a host asks for it.
 engine_flags() {
   printf '%s\n' -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF \
     -DGGML_RPC=ON -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF
   isa_flags
+  [[ -z ${host_flags:-} ]] || echo "$host_flags"
 }
 
 # cpu_has NAMES...: whether /proc/cpuinfo lists every one of these flags.

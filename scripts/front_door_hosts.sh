@@ -1,5 +1,6 @@
 # Front door, hosts: other versions of llama.cpp that the plugin is built for and tested in. Sourced by ./kvarn.
-# A host is named by the version of its ggml: "host" in pins.txt, or the pinned engine.
+# A host is named by the version of its ggml: "host" in pins.txt, or the pinned engine. The pinned one is there a second time, built
+# without OpenMP: ggml then keeps a pool of threads of its own.
 
 command_hosts() {
   case ${1:-} in
@@ -11,15 +12,18 @@ command_hosts() {
 
 pinned_ggml() { pin engine llama.cpp | cut -d ' ' -f 2; }
 
+# threads_host: the name of the pinned engine without OpenMP.
+threads_host() { echo "$(pinned_ggml)-threads"; }
+
 # host_versions: all there are, in one line.
-host_versions() { (pinned_ggml; pins host | cut -d ' ' -f 1) | sort -V | paste -sd ' '; }
+host_versions() { (pinned_ggml; threads_host; pins host | cut -d ' ' -f 1) | sort -V | paste -sd ' '; }
 
 # host_origin VERSION: where this host comes from, for people.
 host_origin() {
   local sdist sdist_version wheel wheel_version
-  if [[ $1 == "$(pinned_ggml)" ]]; then
+  if [[ ${1%-threads} == "$(pinned_ggml)" ]]; then
     sdist=$(pin engine llama.cpp | cut -d ' ' -f 3)
-    echo "source in $sdist $(pin pip "$sdist" | cut -d ' ' -f 1), pinned"
+    echo "source in $sdist $(pin pip "$sdist" | cut -d ' ' -f 1), pinned$([[ $1 != *-threads ]] || echo ", without OpenMP")"
     return
   fi
   read -r sdist sdist_version _ wheel wheel_version _ <<<"$(pin host "$1")"
@@ -32,7 +36,7 @@ host_origin() {
 
 list_hosts() {
   local version
-  for version in $(host_versions); do printf 'ggml %-8s %s\n' "$version" "$(host_origin "$version")"; done
+  for version in $(host_versions); do printf 'ggml %-14s %s\n' "$version" "$(host_origin "$version")"; done
 }
 
 # need_host_source VERSION: sets source to the llama.cpp tree of this host.
@@ -50,9 +54,11 @@ need_host_source() {
 # host are started with.
 need_host() {
   local wheel wheel_version sha
+  local host_flags=""
   host_launcher=""
   engine_is_ours=yes
-  if [[ $1 == "$(pinned_ggml)" ]]; then
+  [[ $1 != "$(threads_host)" ]] || host_flags=-DGGML_OPENMP=OFF
+  if [[ ${1%-threads} == "$(pinned_ggml)" ]]; then
     local KVARN_LLAMA_CPP_SOURCE="" KVARN_LLAMA_CPP_BUILD=""
     engine_paths
     need_engine_source
@@ -152,10 +158,10 @@ need_host_tests() {
 
 # test_hosts [VERSIONS...]: the end-to-end test of tests/host_versions in each of them.
 test_hosts() {
-  local versions=("$@") version rows=()
+  local versions=("$@") version rows=() tested_version="" tested_plugin=""
   ((${#versions[@]})) || read -r -a versions <<<"$(host_versions)"
   for version in "${versions[@]}"; do
-    [[ $version == "$(pinned_ggml)" || -n $(pin host "$version") ]] ||
+    [[ " $(host_versions) " == *" $version "* ]] ||
       fail "no host '$version'" "take one of: $(host_versions); ./kvarn hosts add adds one"
   done
   make_cache_dir
@@ -176,10 +182,11 @@ test_host() {
   release_lock
   note "ggml $1: $(host_origin "$1")"
   export KVARN_PLUGIN=$host_project/bin/libggml-kvarn.so KVARN_PROGRAM=$host_project/bin/kvarn KVARN_ENGINE_BIN=$host_build/bin
-  export KVARN_HOST_LAUNCHER=$host_launcher KVARN_HOST_VERSION=$1
+  export KVARN_HOST_LAUNCHER=$host_launcher KVARN_HOST_VERSION=${1%-threads}
+  [[ $KVARN_HOST_VERSION == "$tested_version" ]] || KVARN_OTHER_PLUGIN=$tested_plugin
   run_pytest host_versions long
-  KVARN_OTHER_PLUGIN=$KVARN_PLUGIN
-  rows+=("$(printf 'ggml %-8s %3d passed, %d failed   %s' "$1" $((passed - passed_before)) $((failed - failed_before)) \
+  tested_version=$KVARN_HOST_VERSION tested_plugin=$KVARN_PLUGIN
+  rows+=("$(printf 'ggml %-14s %3d passed, %d failed   %s' "$1" $((passed - passed_before)) $((failed - failed_before)) \
     "$(host_origin "$1")")")
 }
 

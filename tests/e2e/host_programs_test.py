@@ -21,10 +21,10 @@ def kvarn_lines(result):
 
 
 @pytest.mark.parametrize("program", ["test-save-load-state", "test-state-restore-fragmented"])
-@pytest.mark.parametrize("preset", ["f16", "k4v4", "k2v2"])
-def test_state_tests_of_the_host_pass_with_tiles_that_seal(paths, program, preset, tmp_path):
+@pytest.mark.parametrize("preset, fields", [("f16", "half"), ("k4v4", "half"), ("k2v2", "half"), ("k4v4", "byte")])
+def test_state_tests_of_the_host_pass_with_tiles_that_seal(paths, program, preset, fields, tmp_path):
     command = [paths.engine_bin / program, "-m", paths.smollm2, "-t", THREADS, "-c", 1024]
-    result = run(paths, preset, command, folder=tmp_path, **SMALL_TILES)
+    result = run(paths, preset, command, folder=tmp_path, fields=fields, **SMALL_TILES)
     assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
 
 
@@ -37,7 +37,8 @@ def test_what_is_not_served_runs_and_is_said_in_one_line(paths, options):
         assert result.stdout == completion(paths, None, *options).stdout
 
 
-@pytest.mark.parametrize("setting", [{"sink": "many"}, {"tail": -5}, {"tile": 24}, {"level": "better"}, {"codec": "q4_1"}, {"isa": "z80"}])
+@pytest.mark.parametrize("setting", [{"sink": "many"}, {"tail": -5}, {"tile": 24}, {"level": "better"}, {"fields": "wide"}, {"codec": "q4_1"},
+                                     {"isa": "z80"}, {"fields": "byte", "level": "official"}])
 def test_bad_setting_is_one_line_and_no_device(paths, setting):
     result = completion(paths, "k4v4", **setting)
     lines = [line for line in kvarn_lines(result) if "does not start" in line]
