@@ -1,8 +1,8 @@
 // The fields of a record of version 2, one byte each: what a byte means and which byte is nearest.
 // docs/format/tile_record.md is the contract. Knows numbers only.
 //
-// A scale is a number without sign, subnormals or zero: exponent above, fraction below. A middle counts 128ths of the
-// range of all codes, from the middle code on.
+// A scale is a number without sign, subnormals or zero: exponent above, fraction below. A middle counts
+// fractions of a step, from the middle code on.
 #pragma once
 
 #include <algorithm>
@@ -42,8 +42,8 @@ constexpr std::uint8_t nearest_scale(const ByteScale& scale, float wanted) {
   return static_cast<std::uint8_t>(std::clamp<std::int64_t>(above, 0, 255));
 }
 
-// One middle is so many steps.
-constexpr float middle_unit(std::uint32_t bits) { return static_cast<float>(1u << bits) / 128.0f; }
+// One middle is so many steps: an eighth, and so that middles reach over the range of all codes to either side.
+constexpr float middle_unit(std::uint32_t bits) { return static_cast<float>(1u << std::max(bits, 4u)) / 128.0f; }
 
 // The zero of a row: what code 0 stands for, so that the middle code lies `middle` units from 0. Exact.
 constexpr float zero_of_middle(std::uint32_t bits, float step, std::int8_t middle) {

@@ -94,7 +94,7 @@ RowLine line_of_row(const TileShape& shape, std::span<const std::uint8_t> record
   const int bits = static_cast<int>(shape.bits);
   const float scale = byte_scale(5, -2 - bits, record[row_scale_offset(shape) + row]);
   const auto middle = static_cast<float>(static_cast<std::int8_t>(record[row_zero_offset(shape) + row]));
-  return {scale, scale * (std::ldexp(middle, bits - 7) - static_cast<float>((1 << bits) - 1) * 0.5f)};
+  return {scale, scale * (std::ldexp(middle, std::max(bits, 4) - 7) - static_cast<float>((1 << bits) - 1) * 0.5f)};
 }
 
 float scale_of_lane(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t lane) {

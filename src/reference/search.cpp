@@ -182,14 +182,15 @@ class Search {
 
   void store_line_in_bytes(std::uint32_t row, const Fit& line) {
     const int bits = static_cast<int>(order_.bits);
+    const int unit = std::max(bits, 4) - 7;  // its exponent: so many steps are one middle
     const float half_range = top_ * 0.5f;
     const auto middle_on = [&](float step) { return line.value_centre - step * (line.code_centre - half_range); };
-    const float reach = std::fabs(middle_on(line.step)) / std::ldexp(127.0f, bits - 7);
+    const float reach = std::fabs(middle_on(line.step)) / std::ldexp(127.0f, unit);
     step_[row] = store_byte({5, -2 - bits}, std::max(line.step, reach), found_.row_scale[row]);
-    const float exact = middle_on(step_[row]) / std::ldexp(step_[row], bits - 7);
+    const float exact = middle_on(step_[row]) / std::ldexp(step_[row], unit);
     const float middle = std::nearbyint(std::clamp(exact, -128.0f, 127.0f));
     found_.row_zero[row] = static_cast<std::uint8_t>(static_cast<int>(middle));
-    zero_[row] = step_[row] * (std::ldexp(middle, bits - 7) - half_range);
+    zero_[row] = step_[row] * (std::ldexp(middle, unit) - half_range);
   }
 
   void settle(std::uint32_t row, const std::vector<float>& values, const Fit& line) {

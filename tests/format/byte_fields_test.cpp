@@ -46,7 +46,7 @@ TEST(ByteFields, NearestScale_IsNearestWithTiesToEven) {
   }
 }
 
-TEST(ByteFields, Middles_ReachOneRangeOfCodesToEitherSide) {
+TEST(ByteFields, Middles_ReachFarToEitherSide) {
   for (const std::uint32_t bits : kWidths) {
     const float step = 0.75f;
     const float top = static_cast<float>((1u << bits) - 1u);

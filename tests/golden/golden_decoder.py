@@ -49,7 +49,7 @@ def fields(record, rows, lanes, bits, version):
         return halves[:rows], halves[rows : 2 * rows], halves[2 * rows :], 4 * rows + 2 * lanes
     scales = [byte_scale(byte, 5, -2 - bits) for byte in record[:rows]]
     middles = struct.unpack_from(f"{rows}b", record, rows)
-    zeros = [scale * (middle * 2.0 ** (bits - 7) - (2**bits - 1) / 2) for scale, middle in zip(scales, middles)]
+    zeros = [scale * (middle * 2.0 ** (max(bits, 4) - 7) - (2**bits - 1) / 2) for scale, middle in zip(scales, middles)]
     return scales, zeros, [byte_scale(byte, 3, -16) for byte in record[2 * rows : 2 * rows + lanes]], 2 * rows + lanes
 
 
