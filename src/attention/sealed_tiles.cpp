@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/record_fields.hpp"
+
 namespace kvarn {
 namespace {
 
@@ -55,7 +57,7 @@ void SealedTiles::load(const SpanTile& tile, const TileSide& side, const TileSha
   folded.tile = &tile;
   folded.shape = shape;
   folded.record = record_of(side, any);
-  kernel_.read_fields(shape, folded.record, {folded.row_scale, folded.row_zero, folded.lane_scale});
+  read_fields(shape, folded.record, {folded.row_scale, folded.row_zero, folded.lane_scale});
 }
 
 // Only the rows of the active queries.

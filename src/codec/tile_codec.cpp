@@ -12,6 +12,7 @@
 #include "codec/lane_importance.hpp"
 #include "codec/second_moment.hpp"
 #include "kernels/kernel_table.hpp"
+#include "kernels/record_fields.hpp"
 
 namespace kvarn {
 namespace {
@@ -197,7 +198,7 @@ float decode_value(const TileShape& shape, const std::uint8_t* record, const Til
 }
 
 TileScales read_scales(const TileShape& shape, const std::uint8_t* record, const Workspace& work) {
-  kernels().read_fields(shape, record, {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale});
+  read_fields(shape, record, {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale});
   return {work.scales.row_scale, work.scales.row_factor, work.scales.lane_scale};
 }
 

@@ -10,7 +10,6 @@
 #include <string_view>
 
 #include "base/half.hpp"
-#include "format/tile_record.hpp"
 
 namespace kvarn {
 
@@ -27,13 +26,6 @@ struct CodeTile {
   std::size_t lanes;
   std::uint32_t bits;
   const std::uint8_t* ahead = nullptr;  // bytes that will be read next, fetched meanwhile; never a reason to fault
-};
-
-// Where the fields of one record go.
-struct FieldArrays {
-  float* row_scale;   // [rows]
-  float* row_zero;    // [rows]
-  float* lane_scale;  // [lanes]
 };
 
 // The fields of one record in single precision.
@@ -148,8 +140,6 @@ struct KernelTable {
   // of finite halves, to nearest even.
   bool (*bfloats_to_halves)(const void* bfloats, std::size_t count, HalfBits* halves);
   void (*halves_to_bfloats)(const HalfBits* halves, std::size_t count, void* bfloats);
-  // The fields of a record, whose bytes before its codes `record` begins with, in single precision.
-  void (*read_fields)(const TileShape& shape, const std::uint8_t* record, const FieldArrays& fields);
 
   // Hadamard rotation in power-of-two blocks of `count` rows of `dim` channels; its own inverse.
   void (*rotate)(float* rows, std::size_t count, std::size_t dim);

@@ -4,7 +4,6 @@
 #include "kernels/accumulate-inl.hpp"
 #include "kernels/codes-inl.hpp"
 #include "kernels/dot-inl.hpp"
-#include "kernels/fields-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/normalize-inl.hpp"
 #include "kernels/rotate-inl.hpp"
@@ -21,7 +20,6 @@ constexpr KernelTable make_table(const char* name) {
           .all_finite = all_finite,
           .bfloats_to_halves = bfloats_to_halves,
           .halves_to_bfloats = halves_to_bfloats,
-          .read_fields = read_fields,
           .rotate = rotate,
           .rotate_lanes = rotate_lanes,
           .transpose = transpose,
