@@ -63,8 +63,7 @@ std::string set_fields(Settings & settings, const char * fields) {
 
 // What was named one by one has to go together.
 std::string check_fields(const Settings & settings) {
-    if (kvarn::writes_version(settings.cache.k_level(), settings.cache.version) &&
-        kvarn::writes_version(settings.cache.v_level(), settings.cache.version)) {
+    if (settings.cache.levels_write_version()) {
         return {};
     }
     const std::string level(kvarn::level_name(*settings.cache.level));

@@ -52,9 +52,8 @@ Status validate(const CacheConfig& config) {
   const bool tile_fits = config.tile_tokens >= 16 && config.tile_tokens <= 256 && config.tile_tokens % 16 == 0;
   const bool widths_fit = valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits);
   const bool tail_fits = !config.seals_own_rows || config.tail_tokens == 0;
-  const bool levels_fit =
-      writes_version(config.k_level(), config.version) && writes_version(config.v_level(), config.version);
-  return tile_fits && widths_fit && tail_fits && levels_fit ? Status::kOk : Status::kInvalidArgument;
+  const bool fits = tile_fits && widths_fit && tail_fits && config.levels_write_version();
+  return fits ? Status::kOk : Status::kInvalidArgument;
 }
 
 }  // namespace kvarn

@@ -29,6 +29,10 @@ struct CacheConfig {
   RecordVersion version = RecordVersion::kHalves;  // of the records that are written, and of all that are read
   constexpr EncoderLevel k_level() const { return level.value_or(default_level(k_bits)); }
   constexpr EncoderLevel v_level() const { return level.value_or(default_level(v_bits)); }
+  // The levels of both sides write records of this version.
+  constexpr bool levels_write_version() const {
+    return writes_version(k_level(), version) && writes_version(v_level(), version);
+  }
   // The encoder of K asks what queries have looked like.
   constexpr bool keeps_queries() const {
     return !exact && k_level() == EncoderLevel::kBest && k_baseline == BaselineFormat::kNone;

@@ -162,6 +162,11 @@ void search_tile(const TileShape& shape, const TileEncoding& encoding, int expon
   search_codes(tile, measure, lines, search_state(work));
 }
 
+// kInvalidArgument unless there are such tiles and the level writes such records.
+Status validate(const TileEncoding& encoding, const TileShape& shape) {
+  return writes_version(encoding.level, encoding.version) ? validate(shape) : Status::kInvalidArgument;
+}
+
 Status encode_rotated(const TileShape& shape, const TileEncoding& encoding, const Workspace& work,
                       std::uint8_t* record) {
   const KernelTable& kernel = kernels();
@@ -213,8 +218,7 @@ Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const
   if (head_blocks.size() > std::max(kMaxRows, kMaxLanes) / kBlockTokens) return Status::kInvalidArgument;
   const auto tokens = static_cast<std::uint32_t>(head_blocks.size() * kBlockTokens);
   const TileShape shape = tile_shape(encoding.side, tokens, encoding.dim, encoding.bits, encoding.version);
-  if (validate(shape) != Status::kOk || !writes_version(encoding.level, encoding.version))
-    return Status::kInvalidArgument;
+  if (validate(encoding, shape) != Status::kOk) return Status::kInvalidArgument;
   for (const HalfBits* block : head_blocks) {
     if (block != nullptr && !kernels().all_finite(block, head_block_values(encoding.dim))) return Status::kNonFinite;
   }
@@ -225,8 +229,7 @@ Status encode_tile(const TileEncoding& encoding, std::span<const HalfBits* const
 
 Status encode_tokens(const TileEncoding& encoding, const TokenRows& rows, std::byte* scratch, std::uint8_t* record) {
   const TileShape shape = tile_shape(encoding.side, rows.tokens, encoding.dim, encoding.bits, encoding.version);
-  if (validate(shape) != Status::kOk || !writes_version(encoding.level, encoding.version))
-    return Status::kInvalidArgument;
+  if (validate(encoding, shape) != Status::kOk) return Status::kInvalidArgument;
   for (std::size_t token = 0; token < rows.tokens; ++token) {
     if (!kernels().all_finite(rows.data + token * rows.stride, encoding.dim)) return Status::kNonFinite;
   }

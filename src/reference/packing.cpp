@@ -1,6 +1,8 @@
 // Bytes by hand, so that neither the machine's byte order nor an alignment matters.
 #include "reference/packing.hpp"
 
+#include <cmath>
+
 namespace kvarn::reference {
 namespace {
 
@@ -23,6 +25,17 @@ void store_field(const TileShape& shape, std::span<std::uint8_t> record, std::si
   const std::size_t at = offset + field_bytes(shape) * index;
   record[at] = static_cast<std::uint8_t>(value & 0xFFu);
   if (shape.version == RecordVersion::kHalves) record[at + 1] = static_cast<std::uint8_t>(value >> 8);
+}
+
+float byte_scale(const ByteScaleKind& kind, std::uint8_t byte) {
+  const int parts = 1 << kind.fraction_bits;
+  const float rest = static_cast<float>(byte % parts) / static_cast<float>(parts);
+  return std::ldexp(1.0f + rest, kind.least_exponent + byte / parts);
+}
+
+float byte_row_zero(std::uint32_t bits, float scale, std::int8_t middle) {
+  const float half_range = static_cast<float>((1u << bits) - 1u) * 0.5f;
+  return scale * (std::ldexp(static_cast<float>(middle), byte_middle_exponent(bits)) - half_range);
 }
 
 std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,

@@ -16,6 +16,21 @@ HalfBits load_half(std::span<const std::uint8_t> record, std::size_t offset, std
 void store_field(const TileShape& shape, std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index,
                  std::uint16_t value);
 
+// A scale of one byte: 2^(least_exponent + whole) * (1 + rest / 2^fraction_bits), the byte being whole *
+// 2^fraction_bits
+// + rest.
+struct ByteScaleKind {
+  int fraction_bits;
+  int least_exponent;
+};
+inline constexpr ByteScaleKind kByteLaneScale = {3, -16};
+constexpr ByteScaleKind byte_row_scale(std::uint32_t bits) { return {5, -2 - static_cast<int>(bits)}; }
+float byte_scale(const ByteScaleKind& kind, std::uint8_t byte);
+
+// The exponent of what one middle counts, in steps, and the zero that a middle stands for.
+constexpr int byte_middle_exponent(std::uint32_t bits) { return (bits > 4 ? static_cast<int>(bits) : 4) - 7; }
+float byte_row_zero(std::uint32_t bits, float scale, std::int8_t middle);
+
 // The code of one row and lane, put together from its planes.
 std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,
                         std::uint32_t lane);

@@ -75,30 +75,25 @@ SearchedCodes searched(const TileSpec& spec, const ScaledTile& scaled, Level lev
 
 HalfBits saturated_half(float value) { return float_to_half(std::clamp(value, -kHalfMax, kHalfMax)); }
 
-// What a field of the record says.
+// What the fields of a row say.
 struct RowLine {
   float scale;
   float zero;
 };
-
-float byte_scale(int fraction_bits, int least_exponent, std::uint8_t byte) {
-  const int parts = 1 << fraction_bits;
-  return std::ldexp(1.0f + static_cast<float>(byte % parts) / static_cast<float>(parts), least_exponent + byte / parts);
-}
 
 RowLine line_of_row(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row) {
   if (shape.version == RecordVersion::kHalves) {
     return {half_to_float(load_half(record, row_scale_offset(shape), row)),
             half_to_float(load_half(record, row_zero_offset(shape), row))};
   }
-  const int bits = static_cast<int>(shape.bits);
-  const float scale = byte_scale(5, -2 - bits, record[row_scale_offset(shape) + row]);
-  const auto middle = static_cast<float>(static_cast<std::int8_t>(record[row_zero_offset(shape) + row]));
-  return {scale, scale * (std::ldexp(middle, std::max(bits, 4) - 7) - static_cast<float>((1 << bits) - 1) * 0.5f)};
+  const float scale = byte_scale(byte_row_scale(shape.bits), record[row_scale_offset(shape) + row]);
+  const auto middle = static_cast<std::int8_t>(record[row_zero_offset(shape) + row]);
+  return {scale, byte_row_zero(shape.bits, scale, middle)};
 }
 
 float scale_of_lane(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t lane) {
-  if (shape.version == RecordVersion::kBytes) return byte_scale(3, -16, record[lane_scale_offset(shape) + lane]);
+  if (shape.version == RecordVersion::kBytes)
+    return byte_scale(kByteLaneScale, record[lane_scale_offset(shape) + lane]);
   return half_to_float(load_half(record, lane_scale_offset(shape), lane));
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "reference/packing.hpp"
 #include "reference/rotation.hpp"
 
 namespace kvarn::reference {
@@ -36,24 +37,14 @@ float store_half(float wanted, std::uint16_t& field) {
   return half_to_float(field);
 }
 
-// A number of one byte: 2^(least_exponent + byte / 2^fraction_bits) times one and the rest.
-struct ByteFields {
-  int fraction_bits;
-  int least_exponent;
-};
-constexpr ByteFields kLaneFields = {3, -16};
-
-// The nearest number of one byte, ties to the even byte.
-float store_byte(const ByteFields& fields, float wanted, std::uint16_t& field) {
-  const float parts = std::ldexp(1.0f, fields.fraction_bits);
+// The nearest scale of one byte, ties to the even byte.
+float store_byte(const ByteScaleKind& kind, float wanted, std::uint16_t& field) {
+  const float parts = std::ldexp(1.0f, kind.fraction_bits);
   int exponent = 0;
   const float fraction = std::frexp(wanted, &exponent) * 2.0f - 1.0f;  // wanted = 2^(exponent - 1) * (1 + fraction)
-  const float byte =
-      static_cast<float>(exponent - 1 - fields.least_exponent) * parts + std::nearbyint(fraction * parts);
+  const float byte = static_cast<float>(exponent - 1 - kind.least_exponent) * parts + std::nearbyint(fraction * parts);
   field = static_cast<std::uint16_t>(std::clamp(byte, 0.0f, 255.0f));
-  const float whole = std::floor(static_cast<float>(field) / parts);
-  return std::ldexp(1.0f + (static_cast<float>(field) - whole * parts) / parts,
-                    fields.least_exponent + static_cast<int>(whole));
+  return byte_scale(kind, static_cast<std::uint8_t>(field));
 }
 
 class Search {
@@ -91,7 +82,7 @@ class Search {
       for (std::uint32_t row = 0; row < tile.rows; ++row) squares += tile.at(row, lane) * tile.at(row, lane);
       const float rms = std::sqrt(squares / static_cast<float>(tile.rows));
       const float wanted = std::ldexp(std::clamp(rms, 0x1p-10f, 0x1p7f), lane_exponent_);
-      const float stored = order_.byte_fields ? store_byte(kLaneFields, wanted, found_.lane_scale[lane])
+      const float stored = order_.byte_fields ? store_byte(kByteLaneScale, wanted, found_.lane_scale[lane])
                                               : store_half(wanted, found_.lane_scale[lane]);
       const float scale = std::ldexp(stored, -lane_exponent_);
       weight_[lane] = (scale * scale) * (order_.importance.empty() ? 1.0f : order_.importance[lane]);
@@ -181,16 +172,14 @@ class Search {
   }
 
   void store_line_in_bytes(std::uint32_t row, const Fit& line) {
-    const int bits = static_cast<int>(order_.bits);
-    const int unit = std::max(bits, 4) - 7;  // its exponent: so many steps are one middle
-    const float half_range = top_ * 0.5f;
-    const auto middle_on = [&](float step) { return line.value_centre - step * (line.code_centre - half_range); };
+    const int unit = byte_middle_exponent(order_.bits);
+    const auto middle_on = [&](float step) { return line.value_centre - step * (line.code_centre - top_ * 0.5f); };
     const float reach = std::fabs(middle_on(line.step)) / std::ldexp(127.0f, unit);
-    step_[row] = store_byte({5, -2 - bits}, std::max(line.step, reach), found_.row_scale[row]);
+    step_[row] = store_byte(byte_row_scale(order_.bits), std::max(line.step, reach), found_.row_scale[row]);
     const float exact = middle_on(step_[row]) / std::ldexp(step_[row], unit);
-    const float middle = std::nearbyint(std::clamp(exact, -128.0f, 127.0f));
-    found_.row_zero[row] = static_cast<std::uint8_t>(static_cast<int>(middle));
-    zero_[row] = step_[row] * (std::ldexp(middle, unit) - half_range);
+    const auto middle = static_cast<std::int8_t>(std::nearbyint(std::clamp(exact, -128.0f, 127.0f)));
+    found_.row_zero[row] = static_cast<std::uint8_t>(middle);
+    zero_[row] = byte_row_zero(order_.bits, step_[row], middle);
   }
 
   void settle(std::uint32_t row, const std::vector<float>& values, const Fit& line) {

@@ -109,10 +109,14 @@ class Client(threading.Thread):
 GIVES_BACK = ["env", "MALLOC_MMAP_THRESHOLD_=131072"]
 
 
-def answer_all(running, prompts):
-    """The answers of a server that has nothing else to do and no text in its slots."""
+def erase_all(running):
     for number in range(CLIENTS):
         running.slot(number, "erase")
+
+
+def answer_all(running, prompts):
+    """The answers of a server that has nothing else to do and no text in its slots."""
+    erase_all(running)
     answers = {}
     for prompt in prompts:
         running.slot(0, "erase")
@@ -123,8 +127,7 @@ def answer_all(running, prompts):
 def mib_when_full(running, text):
     """Resident memory with the same text in (nearly) all cells. The host tells nobody that cells are free: what was in them stays until
     something else is, so that before every cell was used once, memory grows, and afterwards depends on what was last in them."""
-    for number in range(CLIENTS):
-        running.slot(number, "erase")
+    erase_all(running)
     running.complete(running.tokens(text[:40_000])[:CELLS - 32], 1, 0)
     return running.resident_mib()
 
