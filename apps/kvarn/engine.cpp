@@ -72,7 +72,9 @@ ggml_kvarn_settings plugin_settings(const CacheSettings& settings) {
           .codec = text(settings.codec),
           .sink_tokens = settings.sink_tokens,
           .tail_tokens = settings.tail_tokens,
-          .limit_bytes = settings.limit_bytes};
+          .limit_bytes = settings.limit_bytes,
+          .fields = text(settings.fields),
+          .tile_tokens = settings.tile_tokens};
 }
 
 }  // namespace

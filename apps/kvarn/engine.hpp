@@ -20,6 +20,8 @@ struct CacheSettings {
   std::int64_t sink_tokens = -1;
   std::int64_t tail_tokens = -1;  // or GGML_KVARN_TAIL_NONE
   std::int64_t limit_bytes = -1;  // of all caches of the process; 0: none
+  std::string fields = {};        // of records: "half" or "byte"
+  std::int64_t tile_tokens = -1;
 };
 
 // A cache's memory: records, exact rows, slack, what is kept of queries, and tensors that are not compressed; records in

@@ -22,7 +22,7 @@ constexpr std::int64_t kMaxExactTokens = 1 << 20;
 [[noreturn]] void refuse(std::string_view text, const std::string& what) {
   throw program::UserError(
       fmt::format("'{}' names no cache: {}", text, what),
-      "use k<bits>v<bits>[@level], a preset, f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N and :tail=N");
+      "use k<bits>v<bits>[@level], a preset, f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N, :tail=N, :tile=N, :fields=byte");
 }
 
 std::optional<std::int64_t> parse_count(std::string_view text) {
@@ -32,10 +32,25 @@ std::optional<std::int64_t> parse_count(std::string_view text) {
   return whole && value >= 0 && value <= kMaxExactTokens ? std::optional(value) : std::nullopt;
 }
 
+void read_record_setting(std::string_view text, std::string_view name, std::string_view value, CacheChoice& choice) {
+  if (choice.kind != CacheChoice::Kind::kKvarn) refuse(text, fmt::format("{} has no records", choice.name()));
+  if (name == "fields") {
+    if (!record_version(value)) refuse(text, fmt::format("'{}' are no fields of records, half and byte are", value));
+    choice.fields = value;
+    return;
+  }
+  const std::optional<std::int64_t> tokens = parse_count(value);
+  if (!tokens || *tokens < 16 || *tokens > 256 || *tokens % 16 != 0) {
+    refuse(text, fmt::format("'{}' is no length of a tile, which is a multiple of 16 from 16 to 256", value));
+  }
+  choice.tile_tokens = *tokens;
+}
+
 void read_setting(std::string_view text, std::string_view setting, CacheChoice& choice) {
   const std::size_t equals = setting.find('=');
   const std::string_view name = setting.substr(0, equals);
   const std::string_view value = equals == std::string_view::npos ? "" : setting.substr(equals + 1);
+  if (name == "tile" || name == "fields") return read_record_setting(text, name, value, choice);
   if (name != "sink" && name != "tail") refuse(text, fmt::format("'{}' is no setting", setting));
   if (!choice.has_exact_tokens()) refuse(text, fmt::format("{} has no exact tokens to choose", choice.name()));
   const bool no_tail = name == "tail" && value == "none";
@@ -99,8 +114,10 @@ std::string CacheChoice::encoder_level() const {
 
 std::string CacheChoice::name() const {
   switch (kind) {
-    case Kind::kKvarn:
-      return preset + (level.empty() ? "" : "@" + level);
+    case Kind::kKvarn: {
+      const std::string tile = tile_tokens == kUnset ? "" : fmt::format(":tile={}", tile_tokens);
+      return preset + (level.empty() ? "" : "@" + level) + tile + (fields.empty() ? "" : ":fields=" + fields);
+    }
     case Kind::kHost:
       return "host " + codec;
     default:
@@ -148,9 +165,11 @@ double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim,
   }
   const auto k_bits = static_cast<std::uint32_t>(choice.k_bits);
   const auto v_bits = static_cast<std::uint32_t>(choice.v_bits);
-  const std::uint32_t tokens = records.tile_tokens;
-  const std::size_t bytes = record_bytes(tile_shape(Side::kKey, tokens, head_dim, k_bits, records.version)) +
-                            record_bytes(tile_shape(Side::kValue, tokens, head_dim, v_bits, records.version));
+  const bool has_length = choice.tile_tokens != kUnset;
+  const std::uint32_t tokens = has_length ? static_cast<std::uint32_t>(choice.tile_tokens) : records.tile_tokens;
+  const RecordVersion version = record_version(choice.fields).value_or(records.version);
+  const std::size_t bytes = record_bytes(tile_shape(Side::kKey, tokens, head_dim, k_bits, version)) +
+                            record_bytes(tile_shape(Side::kValue, tokens, head_dim, v_bits, version));
   return 8.0 * static_cast<double>(bytes) / (2.0 * head_dim * tokens);
 }
 

@@ -4,7 +4,8 @@
 //   f16                     KVarN's exact tiles: what is left is the noise of another order of sums
 //   q8_0 | q5_0 | q4_0      ggml's codec inside the same cache, so with the same exact tokens
 //   host=f16|q8_0|q5_0|...  llama.cpp's own cache of that type, without the plugin
-// each with :sink=N and :tail=N or :tail=none after it. Knows nothing of models and contexts.
+// each with :sink=N and :tail=N or :tail=none after it, and KVarN's own with :tile=N and :fields=half or :fields=byte.
+// Knows nothing of models and contexts.
 #pragma once
 
 #include <cstdint>
@@ -36,8 +37,10 @@ struct CacheChoice {
   int v_bits = 16;
   std::int64_t sink_tokens = kUnset;
   std::int64_t tail_tokens = kUnset;
+  std::int64_t tile_tokens = kUnset;  // kUnset and empty: as the environment says
+  std::string fields;                 // of records: half or byte
 
-  // What is printed: k4v4, k2v2@best, q4_0, host q4_0.
+  // What is printed: k4v4, k2v2@best:tile=64, q4_0, host q4_0.
   std::string name() const;
   // What the plugin will encode with: the level that was named, else the environment's, else the default of the widths
   // ("fast/best" if K and V differ); empty if it does not encode.
@@ -54,7 +57,7 @@ CacheChoice parse_cache_choice(std::string_view text);
 // Every choice in every regime, those that no regime touches once. A choice keeps the numbers it was given itself.
 std::vector<CacheChoice> in_regimes(const std::vector<CacheChoice>& choices, const std::vector<ExactTokens>& regimes);
 
-// What gives the records of all choices their shape, beside the head dimension.
+// What gives records their shape, beside the head dimension, where a choice does not say it.
 struct RecordSettings {
   std::uint32_t tile_tokens = 128;
   RecordVersion version = RecordVersion::kHalves;

@@ -75,7 +75,9 @@ void configure(const Engine& engine, const CacheChoice& choice) {
                     .level = choice.level,
                     .codec = is_baseline ? choice.codec : kOwnCodec,
                     .sink_tokens = choice.sink_tokens,
-                    .tail_tokens = choice.tail_tokens});
+                    .tail_tokens = choice.tail_tokens,
+                    .fields = choice.fields,
+                    .tile_tokens = choice.tile_tokens});
 }
 
 DecodingContext::DecodingContext(const program::ModelSession& model, const ContextSettings& settings)

@@ -45,6 +45,8 @@ struct ggml_kvarn_settings {
     int64_t sink_tokens;         // KVARN_SINK
     int64_t tail_tokens;         // KVARN_TAIL: tokens, or GGML_KVARN_TAIL_NONE
     int64_t limit_bytes;         // KVARN_LIMIT: cap on the memory of all caches of the process together, 0: none
+    const char * fields;         // KVARN_FIELDS: "half" or "byte"
+    int64_t tile_tokens;         // KVARN_TILE: a multiple of 16 from 16 to 256
 };
 
 // "ggml_backend_kvarn_configure": settings for cache buffers made from now on. Returns NULL, or one line that says what is

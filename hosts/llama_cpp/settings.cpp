@@ -1,5 +1,6 @@
 #include "settings.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,7 @@ namespace ggml_kvarn {
 namespace {
 
 constexpr uint32_t MAX_EXACT_TOKENS = 1u << 20;
+constexpr uint32_t MAX_TILE_TOKENS = 256;
 
 // The value of a variable; null if it is not set or empty.
 const char * variable(const char * name) {
@@ -105,12 +107,15 @@ std::string read_tail(Settings & settings) {
     return {};
 }
 
+std::string check_tile(const Settings & settings) {
+    const uint32_t tokens = settings.cache.tile_tokens;
+    const bool fits = tokens >= 16 && tokens <= MAX_TILE_TOKENS && tokens % 16 == 0;
+    return fits ? "" : "KVARN_TILE must be a multiple of 16 from 16 to 256";
+}
+
 std::string read_tile(Settings & settings) {
-    std::string error = read_count("KVARN_TILE", 256, settings.cache.tile_tokens);
-    if (error.empty() && kvarn::validate(settings.cache) != kvarn::Status::kOk) {
-        error = "KVARN_TILE must be a multiple of 16 from 16 to 256";
-    }
-    return error;
+    std::string error = read_count("KVARN_TILE", MAX_TILE_TOKENS, settings.cache.tile_tokens);
+    return error.empty() ? check_tile(settings) : error;
 }
 
 std::string set_limit(Settings & settings, const char * limit) {
@@ -194,8 +199,15 @@ std::string configure(Settings & settings, const ggml_kvarn_settings * given) {
     if (error.empty() && given->codec != nullptr) {
         error = set_codec(next, given->codec);
     }
+    if (error.empty() && given->fields != nullptr) {
+        error = set_fields(next, given->fields);
+    }
     if (error.empty()) {
         error = check_fields(next);
+    }
+    if (error.empty() && given->tile_tokens >= 0) {
+        next.cache.tile_tokens = static_cast<uint32_t>(std::min<int64_t>(given->tile_tokens, MAX_EXACT_TOKENS));
+        error = check_tile(next);
     }
     if (!error.empty()) {
         return error;

@@ -25,6 +25,16 @@ TEST(CacheChoice, Preset_GivesWidthsAndLevel) {
   EXPECT_EQ(choice.key(), "k4v2@official:sink=0:tail=none");
 }
 
+TEST(CacheChoice, Records_CanBeChosenForEachCache) {
+  const CacheChoice choice = parse_cache_choice("k4v4@fast:tile=32:tail=none:fields=byte");
+  EXPECT_EQ(choice.tile_tokens, 32);
+  EXPECT_EQ(choice.fields, "byte");
+  EXPECT_EQ(choice.name(), "k4v4@fast:tile=32:fields=byte");
+  EXPECT_EQ(choice.key(), "k4v4@fast:tile=32:fields=byte:tail=none");
+  EXPECT_DOUBLE_EQ(nominal_bits_per_value(choice, 64, {}), 4.5625);
+  EXPECT_EQ(parse_cache_choice("k4v4").tile_tokens, kUnset);
+}
+
 TEST(CacheChoice, NamedPreset_GivesItsWidthsAndLeavesTheRegime) {
   const CacheChoice choice = parse_cache_choice("near-lossless");
   EXPECT_EQ(choice.kind, Kind::kKvarn);
@@ -58,7 +68,8 @@ TEST(CacheChoice, HostCacheAndExactTiles_HaveNoExactTokens) {
 TEST(CacheChoice, WhatNamesNoCache_IsRefused) {
   for (const char* text :
        {"", "k4", "k7v4", "k4v1", "k44v4", "q4_1", "host=", "host=k4v4", "k4v4@", "k4v4:", "k4v4:sink",
-        "k4v4:sink=", "k4v4:sink=-1", "k4v4:sink=none", "k4v4:tail=1x", "k4v4:head=1", "k4v4:sink=2000000"}) {
+        "k4v4:sink=", "k4v4:sink=-1", "k4v4:sink=none", "k4v4:tail=1x", "k4v4:head=1", "k4v4:sink=2000000", "k4v4:tile=", "k4v4:tile=24",
+        "k4v4:tile=512", "k4v4:fields=", "k4v4:fields=word", "q4_0:tile=32", "host=q4_0:fields=byte"}) {
     EXPECT_THROW(parse_cache_choice(text), program::UserError) << text;
   }
 }
