@@ -112,8 +112,8 @@ Line CodeSearch::store_line_in_bytes(std::size_t index, const LineFit& fit) {
   std::uint8_t& scale = state_.fields[row_scale_offset(shape_) + index];
   scale = nearest_scale(row_byte_scale(bits), std::max(fit.step, least_step(bits, middle_on(fit.step))));
   const float step = scale_of_byte(row_byte_scale(bits), scale);
-  const std::int8_t middle = nearest_middle(bits, step, middle_on(step));
-  state_.fields[row_zero_offset(shape_) + index] = static_cast<std::uint8_t>(middle);
+  const std::uint8_t middle = nearest_middle(bits, step, middle_on(step));
+  state_.fields[row_zero_offset(shape_) + index] = middle;
   return {step, zero_of_middle(bits, step, middle)};
 }
 

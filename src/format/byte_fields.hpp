@@ -1,8 +1,8 @@
 // The fields of a record of version 2, one byte each: what a byte means and which byte is nearest.
 // docs/format/tile_record.md is the contract. Knows numbers only.
 //
-// A scale is a number without sign, subnormals or zero: exponent above, fraction below. A middle counts
-// fractions of a step, from the middle code on.
+// A scale is a number without sign, subnormals or zero: exponent above, fraction below. A middle is a sign and
+// a distance in steps from the middle code on, finest near zero.
 #pragma once
 
 #include <algorithm>
@@ -42,21 +42,34 @@ constexpr std::uint8_t nearest_scale(const ByteScale& scale, float wanted) {
   return static_cast<std::uint8_t>(std::clamp<std::int64_t>(above, 0, 255));
 }
 
-// One middle is so many steps: an eighth, and so that middles reach over the range of all codes to either side.
-constexpr float middle_unit(std::uint32_t bits) { return static_cast<float>(1u << std::max(bits, 4u)) / 128.0f; }
+// Middles: distances grow like those of the mu-law (ITU-T G.711), which are a scale of seven bits less its least value.
+inline constexpr ByteScale kMiddleLaw = {4, 0};
+inline constexpr std::uint8_t kMiddleSign = 0x80;
+inline constexpr std::uint8_t kLargestMiddle = 0x7F;
 
-// The zero of a row: what code 0 stands for, so that the middle code lies `middle` units from 0. Exact.
-constexpr float zero_of_middle(std::uint32_t bits, float step, std::int8_t middle) {
+// What a distance of one is, in steps: the largest, 247, is about as many steps as there are codes, and 15 at the least.
+constexpr float middle_unit(std::uint32_t bits) { return static_cast<float>(1u << std::max(bits, 4u)) / 256.0f; }
+
+constexpr float steps_of_middle(std::uint32_t bits, std::uint8_t middle) {
+  const float steps = (scale_of_byte(kMiddleLaw, middle & kLargestMiddle) - 1.0f) * middle_unit(bits);
+  return (middle & kMiddleSign) != 0 ? -steps : steps;
+}
+
+// The zero of a row: what code 0 stands for, so that the middle code is the middle's steps from 0. Exact.
+constexpr float zero_of_middle(std::uint32_t bits, float step, std::uint8_t middle) {
   const float half_range = static_cast<float>((1u << bits) - 1u) * 0.5f;
-  return step * (static_cast<float>(middle) * middle_unit(bits) - half_range);
+  return step * (steps_of_middle(bits, middle) - half_range);
 }
 
 // The least step whose middles reach as far as `middle`.
-inline float least_step(std::uint32_t bits, float middle) { return std::fabs(middle) / (127.0f * middle_unit(bits)); }
+inline float least_step(std::uint32_t bits, float middle) {
+  return std::fabs(middle) / steps_of_middle(bits, kLargestMiddle);
+}
 
-inline std::int8_t nearest_middle(std::uint32_t bits, float step, float middle) {
-  const float exact = middle / (step * middle_unit(bits));
-  return static_cast<std::int8_t>(std::nearbyint(std::clamp(exact, -128.0f, 127.0f)));
+inline std::uint8_t nearest_middle(std::uint32_t bits, float step, float middle) {
+  const float distance = std::fabs(middle) / (step * middle_unit(bits));
+  const std::uint8_t size = std::min(nearest_scale(kMiddleLaw, distance + 1.0f), kLargestMiddle);
+  return static_cast<std::uint8_t>(size | (middle < 0.0f ? kMiddleSign : 0));
 }
 
 }  // namespace kvarn

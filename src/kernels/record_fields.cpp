@@ -21,8 +21,11 @@ void read_byte_fields(const TileShape& shape, const std::uint8_t* record, const 
   const std::uint8_t* middles = record + row_zero_offset(shape);
   const float half_range = static_cast<float>((1u << shape.bits) - 1u) * 0.5f;
   for (std::size_t row = 0; row < shape.rows; row += kWidth) {
-    const F32 middle = to_float(__builtin_convertvector(load_as<I8>(middles + row), I32));
-    const F32 zero = load(fields.row_scale + row) * (middle * splat(middle_unit(shape.bits)) - splat(half_range));
+    const U32 middle = __builtin_convertvector(load_as<U8>(middles + row), U32);
+    const U32 size = (middle & kLargestMiddle) << (23 - kMiddleLaw.fraction_bits);
+    const F32 distance = float_of(size + least_scale_bits(kMiddleLaw)) - splat(1.0f);
+    const F32 steps = float_of(bits_of(distance * splat(middle_unit(shape.bits))) | (middle & kMiddleSign) << 24);
+    const F32 zero = load(fields.row_scale + row) * (steps - splat(half_range));
     store(zero, fields.row_zero + row);
   }
 }

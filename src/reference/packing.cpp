@@ -33,9 +33,15 @@ float byte_scale(const ByteScaleKind& kind, std::uint8_t byte) {
   return std::ldexp(1.0f + rest, kind.least_exponent + byte / parts);
 }
 
-float byte_row_zero(std::uint32_t bits, float scale, std::int8_t middle) {
+float byte_middle_steps(std::uint32_t bits, std::uint8_t middle) {
+  const auto size = static_cast<std::uint8_t>(middle % 128);
+  const float steps = std::ldexp(byte_scale(kByteMiddleLaw, size) - 1.0f, byte_middle_exponent(bits));
+  return middle < 128 ? steps : -steps;
+}
+
+float byte_row_zero(std::uint32_t bits, float scale, std::uint8_t middle) {
   const float half_range = static_cast<float>((1u << bits) - 1u) * 0.5f;
-  return scale * (std::ldexp(static_cast<float>(middle), byte_middle_exponent(bits)) - half_range);
+  return scale * (byte_middle_steps(bits, middle) - half_range);
 }
 
 std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,

@@ -27,9 +27,13 @@ inline constexpr ByteScaleKind kByteLaneScale = {3, -16};
 constexpr ByteScaleKind byte_row_scale(std::uint32_t bits) { return {5, -2 - static_cast<int>(bits)}; }
 float byte_scale(const ByteScaleKind& kind, std::uint8_t byte);
 
-// The exponent of what one middle counts, in steps, and the zero that a middle stands for.
-constexpr int byte_middle_exponent(std::uint32_t bits) { return (bits > 4 ? static_cast<int>(bits) : 4) - 7; }
-float byte_row_zero(std::uint32_t bits, float scale, std::int8_t middle);
+// A middle is a sign and the scale that is one more than its distance from zero; one distance is 2^exponent steps.
+inline constexpr ByteScaleKind kByteMiddleLaw = {4, 0};
+inline constexpr std::uint8_t kByteLargestMiddle = 127;
+constexpr int byte_middle_exponent(std::uint32_t bits) { return (bits > 4 ? static_cast<int>(bits) : 4) - 8; }
+// How many steps a middle lies from zero, and the zero that it stands for.
+float byte_middle_steps(std::uint32_t bits, std::uint8_t middle);
+float byte_row_zero(std::uint32_t bits, float scale, std::uint8_t middle);
 
 // The code of one row and lane, put together from its planes.
 std::uint32_t load_code(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t row,

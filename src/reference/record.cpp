@@ -87,8 +87,7 @@ RowLine line_of_row(const TileShape& shape, std::span<const std::uint8_t> record
             half_to_float(load_half(record, row_zero_offset(shape), row))};
   }
   const float scale = byte_scale(byte_row_scale(shape.bits), record[row_scale_offset(shape) + row]);
-  const auto middle = static_cast<std::int8_t>(record[row_zero_offset(shape) + row]);
-  return {scale, byte_row_zero(shape.bits, scale, middle)};
+  return {scale, byte_row_zero(shape.bits, scale, record[row_zero_offset(shape) + row])};
 }
 
 float scale_of_lane(const TileShape& shape, std::span<const std::uint8_t> record, std::uint32_t lane) {

@@ -172,14 +172,16 @@ class Search {
   }
 
   void store_line_in_bytes(std::uint32_t row, const Fit& line) {
-    const int unit = byte_middle_exponent(order_.bits);
     const auto middle_on = [&](float step) { return line.value_centre - step * (line.code_centre - top_ * 0.5f); };
-    const float reach = std::fabs(middle_on(line.step)) / std::ldexp(127.0f, unit);
+    const float reach = std::fabs(middle_on(line.step)) / byte_middle_steps(order_.bits, kByteLargestMiddle);
     step_[row] = store_byte(byte_row_scale(order_.bits), std::max(line.step, reach), found_.row_scale[row]);
-    const float exact = middle_on(step_[row]) / std::ldexp(step_[row], unit);
-    const auto middle = static_cast<std::int8_t>(std::nearbyint(std::clamp(exact, -128.0f, 127.0f)));
-    found_.row_zero[row] = static_cast<std::uint8_t>(middle);
-    zero_[row] = byte_row_zero(order_.bits, step_[row], middle);
+    const float middle = middle_on(step_[row]);
+    const float distance = std::fabs(middle) / std::ldexp(step_[row], byte_middle_exponent(order_.bits));
+    std::uint16_t size = 0;
+    store_byte(kByteMiddleLaw, distance + 1.0f, size);
+    const auto field = static_cast<std::uint8_t>(std::min<int>(size, kByteLargestMiddle) + (middle < 0.0f ? 128 : 0));
+    found_.row_zero[row] = field;
+    zero_[row] = byte_row_zero(order_.bits, step_[row], field);
   }
 
   void settle(std::uint32_t row, const std::vector<float>& values, const Fit& line) {

@@ -50,15 +50,30 @@ TEST(ByteFields, Middles_ReachFarToEitherSide) {
   for (const std::uint32_t bits : kWidths) {
     const float step = 0.75f;
     const float top = static_cast<float>((1u << bits) - 1u);
-    for (int count = -128; count < 128; ++count) {
-      const auto middle = static_cast<std::int8_t>(count);
+    for (int byte = 0; byte < 256; ++byte) {
+      const auto middle = static_cast<std::uint8_t>(byte);
       const float zero = zero_of_middle(bits, step, middle);
-      EXPECT_EQ(nearest_middle(bits, step, zero + step * top * 0.5f), middle);
+      const int minus_zero = 128;
+      EXPECT_EQ(nearest_middle(bits, step, zero + step * top * 0.5f), byte == minus_zero ? 0 : byte);
     }
     EXPECT_EQ(nearest_middle(bits, step, 1e9f), 127);
-    EXPECT_EQ(nearest_middle(bits, step, -1e9f), -128);
-    for (const float far : {3.0f, -40.0f}) {
-      EXPECT_NEAR(std::fabs(static_cast<float>(nearest_middle(bits, least_step(bits, far), far))), 127.0f, 0.5f);
+    EXPECT_EQ(nearest_middle(bits, step, -1e9f), 255);
+    EXPECT_EQ(nearest_middle(bits, least_step(bits, 3.0f), 3.0f), 127);
+    EXPECT_EQ(nearest_middle(bits, least_step(bits, -40.0f), -40.0f), 255);
+    EXPECT_GE(steps_of_middle(bits, kLargestMiddle), static_cast<float>(1u << bits) * 0.96f);
+  }
+  EXPECT_EQ(steps_of_middle(4, 1), 1.0f / 256.0f);
+  EXPECT_EQ(steps_of_middle(2, 0x80 | 16), -1.0f / 16.0f);
+  EXPECT_EQ(steps_of_middle(5, 127), 247.0f / 8.0f);
+}
+
+TEST(ByteFields, NearestMiddle_IsNearest) {
+  for (const std::uint32_t bits : kWidths) {
+    for (int byte = 0; byte < 127; ++byte) {
+      const auto below = static_cast<std::uint8_t>(byte);
+      const float half_way = (steps_of_middle(bits, below) + steps_of_middle(bits, below + 1)) * 0.5f;
+      EXPECT_EQ(nearest_middle(bits, 1.0f, half_way * 0.9999f), byte);
+      EXPECT_EQ(nearest_middle(bits, 1.0f, half_way * -1.0001f), 128 + byte + 1);
     }
   }
 }

@@ -42,14 +42,19 @@ def byte_scale(byte, fraction_bits, least_exponent):
     return 2.0 ** (least_exponent + exponent) * (1 + fraction / (1 << fraction_bits))
 
 
+def middle_steps(byte, bits):
+    """How many steps the middle code lies from zero."""
+    distance = byte_scale(byte % 128, 4, 0) - 1
+    return (distance if byte < 128 else -distance) * 2.0 ** (max(bits, 4) - 8)
+
+
 def fields(record, rows, lanes, bits, version):
     """Row scales, row zeros, lane scales, and the bytes they take."""
     if version == 1:
         halves = struct.unpack_from(f"<{2 * rows + lanes}e", record)
         return halves[:rows], halves[rows : 2 * rows], halves[2 * rows :], 4 * rows + 2 * lanes
     scales = [byte_scale(byte, 5, -2 - bits) for byte in record[:rows]]
-    middles = struct.unpack_from(f"{rows}b", record, rows)
-    zeros = [scale * (middle * 2.0 ** (max(bits, 4) - 7) - (2**bits - 1) / 2) for scale, middle in zip(scales, middles)]
+    zeros = [scale * (middle_steps(middle, bits) - (2**bits - 1) / 2) for scale, middle in zip(scales, record[rows : 2 * rows])]
     return scales, zeros, [byte_scale(byte, 3, -16) for byte in record[2 * rows : 2 * rows + lanes]], 2 * rows + lanes
 
 

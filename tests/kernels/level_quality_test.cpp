@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::uint32_t kTokens = 128;
 constexpr int kQueries = 48;
+constexpr std::uint32_t kSeeds = 4;
 
 struct Kind {
   const char* name;
@@ -55,7 +56,7 @@ Floats encode_and_decode(const Floats& rows, const TileEncoding& encoding) {
   std::vector<HalfBits> halves;
   for (const float value : rows) halves.push_back(float_to_half(value));
   const HeadBlocks exact(encoding.side, dim, halves);
-  const TileShape shape = tile_shape(encoding.side, kTokens, dim, encoding.bits);
+  const TileShape shape = tile_shape(encoding.side, kTokens, dim, encoding.bits, encoding.version);
   AlignedScratch scratch(encode_scratch_bytes(shape, encoding.level));
   std::vector<std::uint8_t> record(record_bytes(shape));
   EXPECT_EQ(encode_tile(encoding, exact.pointers, scratch.data(), record.data()), Status::kOk);
@@ -91,8 +92,8 @@ struct Problem {
   Floats judging;  // queries that come later
 };
 
-Problem make_problem(const Kind& kind, std::uint32_t dim) {
-  std::mt19937 random(dim);
+Problem make_problem(const Kind& kind, std::uint32_t dim, std::uint32_t seed = 0) {
+  std::mt19937 random(dim + seed);
   Problem problem{sample_rows(kind, dim, random), sample_rows(kind, dim, random), {}, {}};
   const Floats mean = normal_rows(1, dim, random);
   for (Floats* queries : {&problem.told, &problem.judging}) {
@@ -119,11 +120,12 @@ struct ToldMoments {
 };
 
 // The mean square of what attention's output loses, over all judging queries.
-double output_error(const Problem& problem, std::uint32_t dim, std::uint32_t bits, EncoderLevel level) {
+double output_error(const Problem& problem, std::uint32_t dim, std::uint32_t bits, EncoderLevel level,
+                    RecordVersion version = RecordVersion::kHalves) {
   const ToldMoments told(problem, dim);
   const QueryMoments moments = told.moments();
-  const Floats keys = encode_and_decode(problem.keys, {Side::kKey, dim, bits, level, &moments});
-  const Floats values = encode_and_decode(problem.values, {Side::kValue, dim, bits, level, &moments});
+  const Floats keys = encode_and_decode(problem.keys, {Side::kKey, dim, bits, level, &moments, version});
+  const Floats values = encode_and_decode(problem.values, {Side::kValue, dim, bits, level, &moments, version});
   double error = 0.0;
   for (std::size_t at = 0; at < problem.judging.size(); at += dim) {
     const auto first = problem.judging.begin() + static_cast<std::ptrdiff_t>(at);
@@ -135,11 +137,12 @@ double output_error(const Problem& problem, std::uint32_t dim, std::uint32_t bit
   return error / static_cast<double>(problem.judging.size());
 }
 
+constexpr Kind kKinds[] = {{"even", 1, 0, 0, 0},          {"outlier channels", 8, 0, 0, 0},
+                           {"channel means", 1, 3, 0, 0}, {"uneven tokens", 1, 0, 1, 0},
+                           {"query mean", 1, 0, 0, 1},    {"all of it", 8, 1, 0.5f, 0.5f}};
+
 TEST(EncoderLevels, BestLosesNoMoreThanThePublishedMethod) {
-  const Kind kinds[] = {{"even", 1, 0, 0, 0},          {"outlier channels", 8, 0, 0, 0},
-                        {"channel means", 1, 3, 0, 0}, {"uneven tokens", 1, 0, 1, 0},
-                        {"query mean", 1, 0, 0, 1},    {"all of it", 8, 1, 0.5f, 0.5f}};
-  for (const Kind& kind : kinds) {
+  for (const Kind& kind : kKinds) {
     for (const std::uint32_t dim : {64u, 128u, 256u}) {
       const Problem problem = make_problem(kind, dim);
       for (const std::uint32_t bits : {2u, 3u, 4u, 8u}) {
@@ -151,6 +154,26 @@ TEST(EncoderLevels, BestLosesNoMoreThanThePublishedMethod) {
         EXPECT_LE(best, official * 1.01) << name;
       }
     }
+  }
+}
+
+// With half the bytes beside the codes (docs/decisions/0020).
+TEST(EncoderLevels, FieldsOfOneByte_LoseHardlyMoreThanHalves) {
+  for (const std::uint32_t bits : {2u, 3u, 4u, 5u}) {
+    double logs = 0.0;
+    int count = 0;
+    for (const Kind& kind : kKinds) {
+      for (const std::uint32_t dim : {64u, 256u}) {
+        for (std::uint32_t seed = 0; seed < kSeeds; ++seed, ++count) {
+          const Problem problem = make_problem(kind, dim, 1000 * seed);
+          const double bytes = output_error(problem, dim, bits, EncoderLevel::kBest, RecordVersion::kBytes);
+          logs += std::log(bytes / output_error(problem, dim, bits, EncoderLevel::kBest));
+        }
+      }
+    }
+    const double ratio = std::exp(logs / count);
+    RecordProperty(std::to_string(bits) + " bits", std::to_string(ratio));
+    EXPECT_LE(ratio, bits == 2 ? 1.025 : 1.05) << bits << " bits";
   }
 }
 
