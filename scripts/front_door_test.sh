@@ -18,11 +18,13 @@ arm_is_emulated() { [[ $(uname -m) != aarch64 ]]; }
 # test_groups: the groups of packages in pins.txt that the tests need.
 test_groups() { if arm_is_emulated; then echo "fetch build test cross"; else echo "fetch build test"; fi; }
 
+# What a tier consists of, in this order. One part after another can be asked for by name: the long tier takes hours.
+readonly fast_parts="units arm python vllm front-door e2e"
+readonly long_parts="units arm sanitizers python vllm front-door e2e hosts"
+
 command_test() {
-  local tier=fast
+  local tier=fast part
   case ${1:-} in
-    "") ;;
-    --long) tier=long ;;
     hosts)
       test_hosts "${@:2}"
       close_tests
@@ -31,20 +33,52 @@ command_test() {
       test_engines
       close_tests
       ;;
-    *) fail "unknown option '$1' for test" "./kvarn test [--long], ./kvarn test hosts [VERSION...], or ./kvarn test engines" ;;
+    --long)
+      tier=long
+      shift
+      ;;
   esac
+  for part in "$@"; do
+    [[ " $long_parts " == *" ${part%%:?*} "* && ($part != *:* || $part == e2e:?*) ]] ||
+      fail "unknown part '$part' of the tests" "./kvarn test [--long] [PART...] with parts $long_parts, e2e:NAME for some of them; hosts [VERSION...]; engines"
+  done
   prepare_tests
-  run_unit_tests "$project_build"
-  ! arm_is_emulated || start_emulated_tests "$tier"
-  [[ $tier == fast ]] || run_sanitized_tests
-  [[ $tier == fast ]] || run_thread_sanitized_tests
-  run_python_tests "$tier"
-  run_vllm_tests "$tier"
-  run_pytest front_door "$tier"
-  run_pytest e2e "$tier"
-  ! arm_is_emulated || finish_emulated_tests
-  [[ $tier == fast ]] || test_hosts
+  if (($# > 0)); then
+    run_test_parts "$tier" "$@"
+  else
+    local parts=$fast_parts
+    [[ $tier == fast ]] || parts=$long_parts
+    # Word splitting wanted: one argument a part.
+    # shellcheck disable=SC2086
+    run_test_parts "$tier" $parts
+  fi
   close_tests
+}
+
+# run_test_parts TIER PART...: what is emulated runs beside what follows it.
+run_test_parts() {
+  local tier=$1 part emulated=false
+  for part in "${@:2}"; do
+    case $part in
+      units) run_unit_tests "$project_build" ;;
+      arm)
+        if ! arm_is_emulated; then continue; fi
+        start_emulated_tests "$tier"
+        emulated=true
+        ;;
+      sanitizers)
+        run_sanitized_tests
+        run_thread_sanitized_tests
+        ;;
+      python) run_python_tests "$tier" ;;
+      vllm) run_vllm_tests "$tier" ;;
+      front-door) run_pytest front_door "$tier" ;;
+      e2e) run_pytest e2e "$tier" ;;
+      e2e:*) run_pytest e2e "$tier" "${part#e2e:}" ;;
+      hosts) test_hosts ;;
+    esac
+  done
+  ! $emulated || finish_emulated_tests
 }
 
 # close_tests: the line that counts; exits with its verdict.
@@ -284,11 +318,13 @@ test_engines() {
   run_pytest engines long
 }
 
-# run_pytest FOLDER TIER: the Python tests of one folder; the fast tier leaves out what is marked long.
+# run_pytest FOLDER TIER [NAME]: the Python tests of one folder, or those whose name or file has NAME in it; the fast tier leaves out what
+# is marked long.
 run_pytest() {
   local folder=$KVARN_ROOT/tests/$1 report=$cache_dir/logs/pytest-$1.xml selection=()
   [[ -d $folder ]] || return 0
   [[ $2 == long ]] || selection=(-m "not long")
+  [[ -z ${3:-} ]] || selection+=(-k "$3")
   rm -f "$report"
   "$python" -B -m pytest -q -p no:cacheprovider -o junit_logging=no "${selection[@]}" --junit-xml "$report" "$folder" </dev/null || true
   count_pytest "$report"

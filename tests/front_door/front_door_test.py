@@ -95,7 +95,7 @@ def fixture_shop(env, tmp_path):
     return {"pins": pins, "model": tmp_path / "cache" / "models" / digest[:12] / "m.gguf", "folder": folder}
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["hosts", "--frobnicate"], ["run", "-n"],
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["run", "--frobnicate"], ["test", "--frobnicate"], ["test", "--long", "units:x"], ["hosts", "--frobnicate"], ["run", "-n"],
                                        ["clean", "--frobnicate"], ["doctor", "--frobnicate"], ["plan", "--frobnicate"],
                                        ["plan", "--ram"], ["vllm-env", "--frobnicate"], ["exec"], ["exec", "--frobnicate", "--", "true"], ["exec", "--", "no-such-program"],
                                        ["bench"], ["bench", "frobnicate"], ["bench", "attention", "--json"]])
