@@ -12,6 +12,7 @@
 #include "cache/cache_config.hpp"
 #include "contest.hpp"
 #include "engine.hpp"
+#include "record_setting.hpp"
 #include "results_file.hpp"
 #include "user_error.hpp"
 
@@ -69,8 +70,16 @@ std::vector<Preset> wanted_presets(const AttentionOptions& options) {
   std::vector<Preset> presets;
   for (const std::string& name : options.presets) {
     Preset preset{name, {}};
-    if (apply_preset(name, preset.config) != Status::kOk) {
-      throw UserError(fmt::format("'{}' is no preset", name), "use f16 or k<bits>v<bits> with 8, 6, 5, 4, 3 or 2 bits");
+    std::size_t end = std::min(name.find(':'), name.size());
+    bool is_good = apply_preset(name.substr(0, end), preset.config) == Status::kOk;
+    while (is_good && end < name.size()) {
+      const std::size_t first = end + 1;
+      end = std::min(name.find(':', first), name.size());
+      is_good = apply_record_setting(name.substr(first, end - first), preset.config);
+    }
+    if (!is_good || validate(preset.config) != Status::kOk) {
+      throw UserError(fmt::format("'{}' is no preset", name),
+                      "use f16 or k<bits>v<bits> with 8, 6, 5, 4, 3 or 2 bits, then :tile=N and :fields=byte");
     }
     presets.push_back(preset);
   }

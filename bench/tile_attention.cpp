@@ -21,7 +21,8 @@ TileAttention::TileAttention(const AttentionProblem& problem, const CacheConfig&
              .dim_v = problem.size().shape.dim,
              .tile_tokens = config.tile_tokens,
              .k_bits = config.k_bits,
-             .v_bits = config.v_bits},
+             .v_bits = config.v_bits,
+             .version = config.version},
       runner_(runner),
       tile_count_((problem.size().keys + config.tile_tokens - 1) / config.tile_tokens),
       blocks_(kBlockTokens * problem.row_values() * sizeof(HalfBits)),
@@ -33,8 +34,7 @@ TileAttention::TileAttention(const AttentionProblem& problem, const CacheConfig&
     Layer made{};
     for (const auto& [side, store] : {std::pair{Side::kKey, &made.k}, std::pair{Side::kValue, &made.v}}) {
       *store = &stores_.emplace_back(side, layer, row_values, config, &blocks_);
-      const std::uint32_t bits = side == Side::kKey ? config.k_bits : config.v_bits;
-      const TileShape record_shape = tile_shape(side, config.tile_tokens, problem.size().shape.dim, bits);
+      const TileShape record_shape = config.record_shape(side, problem.size().shape.dim);
       (*store)->set_heads(problem.size().shape.dim, &record_pool(record_bytes(record_shape) * shape_.kv_heads));
     }
     layers_.push_back(std::move(made));

@@ -10,11 +10,13 @@
 #include "cache/cache_config.hpp"
 #include "codec/baseline_codec.hpp"
 #include "format/tile_record.hpp"
+#include "record_setting.hpp"
 #include "user_error.hpp"
 
 namespace kvarn::bench {
 namespace {
 
+constexpr const char* kRecordSettings = "tiles have a multiple of 16 tokens from 16 to 256, fields are half or byte";
 constexpr std::string_view kHostPrefix = "host=";
 constexpr std::string_view kCodecPrefix = "codec=";
 constexpr std::int64_t kMaxExactTokens = 1 << 20;
@@ -32,25 +34,22 @@ std::optional<std::int64_t> parse_count(std::string_view text) {
   return whole && value >= 0 && value <= kMaxExactTokens ? std::optional(value) : std::nullopt;
 }
 
-void read_record_setting(std::string_view text, std::string_view name, std::string_view value, CacheChoice& choice) {
+void read_record_setting(std::string_view text, std::string_view setting, CacheChoice& choice) {
   if (choice.kind != CacheChoice::Kind::kKvarn) refuse(text, fmt::format("{} has no records", choice.name()));
-  if (name == "fields") {
-    if (!record_version(value)) refuse(text, fmt::format("'{}' are no fields of records, half and byte are", value));
-    choice.fields = value;
-    return;
+  CacheConfig config;
+  if (!apply_record_setting(setting, config)) refuse(text, kRecordSettings);
+  if (setting.starts_with("fields")) {
+    choice.fields = setting.substr(setting.find('=') + 1);
+  } else {
+    choice.tile_tokens = config.tile_tokens;
   }
-  const std::optional<std::int64_t> tokens = parse_count(value);
-  if (!tokens || *tokens < 16 || *tokens > 256 || *tokens % 16 != 0) {
-    refuse(text, fmt::format("'{}' is no length of a tile, which is a multiple of 16 from 16 to 256", value));
-  }
-  choice.tile_tokens = *tokens;
 }
 
 void read_setting(std::string_view text, std::string_view setting, CacheChoice& choice) {
   const std::size_t equals = setting.find('=');
   const std::string_view name = setting.substr(0, equals);
   const std::string_view value = equals == std::string_view::npos ? "" : setting.substr(equals + 1);
-  if (name == "tile" || name == "fields") return read_record_setting(text, name, value, choice);
+  if (name == "tile" || name == "fields") return read_record_setting(text, setting, choice);
   if (name != "sink" && name != "tail") refuse(text, fmt::format("'{}' is no setting", setting));
   if (!choice.has_exact_tokens()) refuse(text, fmt::format("{} has no exact tokens to choose", choice.name()));
   const bool no_tail = name == "tail" && value == "none";

@@ -10,7 +10,7 @@ import pytest
 from host_runs import THREADS
 
 HOSTS = ["host f16", "host q8_0", "host q5_0", "host q4_0"]
-OURS = ["f16", "k8v8", "k4v2"]
+OURS = ["f16", "k8v8", "k4v2", "k3v3:tile=32:fields=byte"]
 FIELDS = {"preset", "heads", "kv_heads", "dim", "keys", "queries", "milliseconds", "min_milliseconds", "max_milliseconds", "ratio_to_f16",
           "ratio_to_q8_0", "ratio_to_q5_0", "ratio_to_q4_0", "bytes", "bandwidth_fraction", "read_milliseconds", "dot_milliseconds",
           "limit_milliseconds", "limit_fraction", "normalized_error"}
@@ -77,7 +77,7 @@ def test_head_dimension_without_host_types_has_no_ratio(paths, tmp_path):
 
 @pytest.mark.parametrize("arguments, word", [
     (["attention", "--heads", "10", "--kv-heads", "4"], "10 query heads"), (["attention", "--dim", "40"], "40"),
-    (["attention", "--presets", "k4v4,k9v1"], "k9v1"), (["attention", "--keys", "16", "--queries", "32"], "32 queries"),
+    (["attention", "--presets", "k4v4,k9v1"], "k9v1"), (["attention", "--presets", "k4v4:tile=24"], "k4v4:tile=24"), (["attention", "--keys", "16", "--queries", "32"], "32 queries"),
     (["attention", "--keys", "many"], "many"), (["attention", "--shapes", "9x3"], "9x3"), (["attention", "--json", "/nowhere/x"], "/nowhere/x"),
     (["--isa", "z80", "attention"], "z80"), (["encode", "--bits", "7"], "7 bits"), (["encode", "--levels", "better"], "better"),
     (["encode", "--dims", "24"], "24"), (["steps", "-m", "/nowhere/model"], "/nowhere/model"), (["frobnicate"], "subcommand")])

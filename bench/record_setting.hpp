@@ -1,0 +1,31 @@
+// What follows the name of a cache on the command lines of measurements: tile=N and fields=half or fields=byte.
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "cache/cache_config.hpp"
+
+namespace kvarn::bench {
+
+// False, with the config untouched, if it is neither or has no such value.
+inline bool apply_record_setting(std::string_view setting, CacheConfig& config) {
+  const std::size_t equals = std::min(setting.find('='), setting.size());
+  const std::string_view name = setting.substr(0, equals);
+  const std::string_view value = setting.substr(std::min(equals + 1, setting.size()));
+  if (name == "fields") {
+    const auto version = record_version(value);
+    config.version = version.value_or(config.version);
+    return version.has_value();
+  }
+  CacheConfig changed = config;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), changed.tile_tokens);
+  if (name != "tile" || error != std::errc() || end != value.data() + value.size()) return false;
+  changed.level = EncoderLevel::kBest;  // lengths alone are judged: levels may follow
+  if (validate(changed) != Status::kOk) return false;
+  config.tile_tokens = changed.tile_tokens;
+  return true;
+}
+
+}  // namespace kvarn::bench
