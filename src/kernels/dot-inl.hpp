@@ -62,7 +62,7 @@ float take_second_digits(const float* values, std::size_t rows, float unit, std:
   for (std::size_t row = 0; row < rows; row += kPartials) {
     unroll<kPartialVectors>([&](auto i) {
       const std::size_t at = row + i.value * kWidth;
-      const I32 first = __builtin_convertvector(load_as<I8>(digits + at), I32);
+      const I32 first = load_signed_bytes(digits + at);
       const F32 left = load(values + at) - to_float(first) * splat(unit);
       const F32 shifted = left * inverse + splat(kDigitRounder);
       store_low_bytes(bits_of(shifted), digits + rows + at);

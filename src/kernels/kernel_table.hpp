@@ -129,6 +129,19 @@ struct SoftmaxState {
   float sum;  // of exp(score - max)
 };
 
+// How a field of one byte becomes a number: the bits of the single are (byte << shift) + least.
+struct ByteFieldLaw {
+  int shift;
+  std::uint32_t least;
+};
+
+// Middles: a sign above seven bits of size, one less than the number that these give, in units of steps.
+struct MiddleLaw {
+  ByteFieldLaw size;
+  float unit;        // steps
+  float half_range;  // of all codes, steps
+};
+
 struct KernelTable {
   const char* name;
 
@@ -136,6 +149,10 @@ struct KernelTable {
   void (*halves_to_floats)(const void* halves, std::size_t count, float* floats);
   void (*floats_to_halves)(const float* floats, std::size_t count, HalfBits* halves);
   bool (*all_finite)(const void* halves, std::size_t count);
+  // Fields of one byte; count is a multiple of 16.
+  void (*bytes_to_scales)(const std::uint8_t* bytes, std::size_t count, const ByteFieldLaw& law, float* scales);
+  void (*middles_to_zeros)(const std::uint8_t* middles, std::size_t count, const MiddleLaw& law, const float* scales,
+                           float* zeros);
   // bfloat16, the upper halves of floats: to halves as floats_to_halves does, false if a value is not finite; and back,
   // of finite halves, to nearest even.
   bool (*bfloats_to_halves)(const void* bfloats, std::size_t count, HalfBits* halves);

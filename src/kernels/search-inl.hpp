@@ -53,9 +53,7 @@ void add_rows(const float* start, const WeightedRows& rows, float* out) {
                     [&](auto vectors, std::size_t lane) { add_rows_block<vectors.value>(start, rows, lane, out); });
 }
 
-KVARN_INLINE F32 load_codes(const std::uint8_t* codes) {
-  return to_float(__builtin_convertvector(load_as<U8>(codes), I32));
-}
+KVARN_INLINE F32 load_codes(const std::uint8_t* codes) { return to_float(reinterpret_cast<I32>(load_bytes(codes))); }
 
 // Rounds to the nearest even whole number, within 0 and top.
 KVARN_INLINE F32 nearest_code(F32 exact, float top) {

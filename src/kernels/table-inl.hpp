@@ -4,6 +4,7 @@
 #include "kernels/accumulate-inl.hpp"
 #include "kernels/codes-inl.hpp"
 #include "kernels/dot-inl.hpp"
+#include "kernels/fields-inl.hpp"
 #include "kernels/kernel_table.hpp"
 #include "kernels/normalize-inl.hpp"
 #include "kernels/rotate-inl.hpp"
@@ -18,6 +19,8 @@ constexpr KernelTable make_table(const char* name) {
           .halves_to_floats = halves_to_floats,
           .floats_to_halves = floats_to_halves,
           .all_finite = all_finite,
+          .bytes_to_scales = bytes_to_scales,
+          .middles_to_zeros = middles_to_zeros,
           .bfloats_to_halves = bfloats_to_halves,
           .halves_to_bfloats = halves_to_bfloats,
           .rotate = rotate,

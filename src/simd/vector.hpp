@@ -10,6 +10,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define KVARN_INLINE inline __attribute__((always_inline))
@@ -97,6 +99,42 @@ KVARN_INLINE F32 min(F32 a, F32 b) { return a < b ? a : b; }
 #endif
 
 // Stores the lowest byte of every word, kWidth bytes.
+// kWidth bytes as numbers, and back below. GCC takes a conversion of whole vectors apart, byte by byte.
+#if defined(__AVX512F__)
+KVARN_INLINE U32 load_bytes(const void* from) {
+  return reinterpret_cast<U32>(_mm512_maskz_cvtepu8_epi32(0xFFFF, load_as<__m128i>(from)));
+}
+KVARN_INLINE I32 load_signed_bytes(const void* from) {
+  return reinterpret_cast<I32>(_mm512_maskz_cvtepi8_epi32(0xFFFF, load_as<__m128i>(from)));
+}
+#elif defined(__AVX2__)
+KVARN_INLINE U32 load_bytes(const void* from) {
+  return reinterpret_cast<U32>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from))));
+}
+KVARN_INLINE I32 load_signed_bytes(const void* from) {
+  return reinterpret_cast<I32>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from))));
+}
+#elif defined(__SSE2__)
+KVARN_INLINE U32 load_bytes(const void* from) {
+  const __m128i zero = _mm_setzero_si128();
+  const __m128i bytes = _mm_cvtsi32_si128(load_as<int>(from));
+  return reinterpret_cast<U32>(_mm_unpacklo_epi16(_mm_unpacklo_epi8(bytes, zero), zero));
+}
+KVARN_INLINE I32 load_signed_bytes(const void* from) { return reinterpret_cast<I32>(load_bytes(from) << 24) >> 24; }
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+KVARN_INLINE U32 load_bytes(const void* from) {
+  const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(load_as<std::uint32_t>(from)));
+  return reinterpret_cast<U32>(vmovl_u16(vget_low_u16(vmovl_u8(bytes))));
+}
+KVARN_INLINE I32 load_signed_bytes(const void* from) {
+  const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(load_as<std::uint32_t>(from)));
+  return reinterpret_cast<I32>(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
+}
+#else
+KVARN_INLINE U32 load_bytes(const void* from) { return __builtin_convertvector(load_as<U8>(from), U32); }
+KVARN_INLINE I32 load_signed_bytes(const void* from) { return __builtin_convertvector(load_as<I8>(from), I32); }
+#endif
+
 #if defined(__AVX512F__)
 KVARN_INLINE void store_low_bytes(U32 words, void* to) {
   store(_mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(words)), to);
