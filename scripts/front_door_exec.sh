@@ -96,7 +96,7 @@ find_ggml_source() {
     need_host_source "$version"
     return 0
   fi
-  [[ $pinned_ggml == "$version" ]] || fail "$1 uses ggml $version and its source is not here (pinned: $(host_versions))" \
+  [[ $pinned_ggml == "$version" ]] || fail "$1 uses ggml $version and its source is not here (pinned: $(ggml_versions))" \
     "set KVARN_LLAMA_CPP_SOURCE to the llama.cpp source it was built from"
   local KVARN_LLAMA_CPP_BUILD=""
   engine_paths

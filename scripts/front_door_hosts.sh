@@ -15,8 +15,9 @@ pinned_ggml() { pin engine llama.cpp | cut -d ' ' -f 2; }
 # threads_host: the name of the pinned engine without OpenMP.
 threads_host() { echo "$(pinned_ggml)-threads"; }
 
-# host_versions: all there are, in one line.
-host_versions() { (pinned_ggml; threads_host; pins host | cut -d ' ' -f 1) | sort -V | paste -sd ' '; }
+# ggml_versions, host_versions: all whose source is known, and all hosts that are tested, in one line.
+ggml_versions() { (pinned_ggml; pins host | cut -d ' ' -f 1) | sort -V | paste -sd ' '; }
+host_versions() { (ggml_versions | tr ' ' '\n'; threads_host) | sort -V | paste -sd ' '; }
 
 # host_origin VERSION: where this host comes from, for people.
 host_origin() {
