@@ -65,6 +65,7 @@ std::optional<TileId> CellMap::complete_before(TileId id) const {
 void CellMap::put(Stream& stream, std::uint32_t cell, Place place) {
   TileRef& ref = stream.refs[place.ref()];
   ref.cells[place.row] = cell;
+  tiles_[ref.tile].newest_row = place.row;
   ++ref.live;
   ++live_cells_;
   stream.places[cell] = place;

@@ -54,6 +54,7 @@ struct Tile {
   TileId parent_tile = 0;           // the tile that has parent_serial as long as it lives
   std::uint32_t refs = 0;           // streams that list it
   std::uint32_t used = 0;           // rows handed out
+  std::uint32_t newest_row = 0;     // the row that was given a token last
   std::uint64_t observed_rank = 0;  // largest rank at which a micro-batch that sees it began
   std::uint32_t counted_row = 0;    // a row whose query saw `counted` cells: tells sliding windows from growth
   std::uint32_t counted = 0;

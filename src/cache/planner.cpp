@@ -178,7 +178,10 @@ bool Planner::stays(const Stream& stream, std::uint32_t cell, const Parent& pare
 void Planner::place_token(std::uint32_t index, std::uint32_t cell, const Parent& parent) {
   Stream& stream = map_.stream(index);
   marks_[index][cell] = epoch_ * 4 + kPlaced;
-  if (stays(stream, cell, parent)) return;
+  if (stays(stream, cell, parent)) {
+    map_.tile_at(stream, stream.places[cell]).newest_row = stream.places[cell].row;
+    return;
+  }
   map_.remove(stream, cell);
   if (parent.exists && make_room_after(index, parent.place)) {
     map_.put(stream, cell, Place{parent.place.ref_plus_one, parent.place.row + 1});
@@ -231,9 +234,11 @@ bool Planner::make_room_after(std::uint32_t index, Place parent) {
       ++tile.used;
       return true;
     }
-    // Rows follow. They go only if the first of them is gone or about to be rewritten: then the sequence was cut here.
+    // Rows follow. They go only if the sequence was cut here: the first of them is gone or about to be rewritten, or the
+    // parent is newer than they are, so that they followed another token in its place.
     const std::uint32_t follower = stream.refs[parent.ref()].cells[next];
-    if (follower != TileView::kNoCell && !waiting(index, follower)) return false;
+    const bool is_cut = tile.newest_row == parent.row || follower == TileView::kNoCell || waiting(index, follower);
+    if (!is_cut) return false;
   }
   move_rows(index, parent.ref(), next);
   map_.tile_at(stream, parent).used = next + 1;

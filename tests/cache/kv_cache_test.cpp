@@ -87,6 +87,22 @@ TEST(SealRule, RowsThatAnotherSequencesCutMoved_KeepTheirRank) {
   EXPECT_EQ(engine.mismatches(), 0u);
 }
 
+// Nobody says that the old sequence is gone: its second tile went on in cells that the new one does not come to.
+TEST(SealRule, NewSequenceInTheCellsOfAnErasedOne_FillsTilesFromItsStart) {
+  FakeEngine engine(fast_config("k4v4", 32, 0, 0), 140, 8);
+  for (const auto& [sequence, tokens] : {std::pair{1, 61}, {2, 40}, {4, 39}}) engine.append(sequence, tokens);
+  engine.remove(1);
+  engine.remove(4);
+  engine.append(3, 70);  // cells 0 to 60, then 101 to 109
+  engine.append(5, 30);  // all cells behind them
+  for (const int sequence : {2, 3}) engine.remove(sequence);
+  engine.append(7, 70);  // cells 0 to 69
+  const std::vector<std::uint32_t> cells = engine.cells_of(7);
+  ASSERT_EQ(cells.back(), 69u);
+  for (int step = 0; step < 20; ++step) engine.append(7, 1);
+  for (std::uint32_t token = 0; token < 64; ++token) EXPECT_FALSE(exact(engine, cells[token])) << token;
+}
+
 TEST(SealRule, SlidingWindow_KeepsEveryRowExact) {
   // A window of 64 tokens over 96 cells: old tokens are dropped one by one and their cells used again.
   FakeEngine engine(fast_config("k2v2", 16, 0, 48), 96, 3);
