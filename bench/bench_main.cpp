@@ -28,7 +28,9 @@ void add_attention_options(CLI::App& command, AttentionOptions& options) {
       ->delimiter(',')
       ->check(counts)
       ->capture_default_str();
-  command.add_option("--presets", options.presets, "f16 or k<bits>v<bits>,..., then :tile=N, :fields=byte")->delimiter(',')->capture_default_str();
+  command.add_option("--presets", options.presets, "f16 or k<bits>v<bits>,..., then :tile=N, :fields=byte")
+      ->delimiter(',')
+      ->capture_default_str();
   command.add_option("--tail", options.tail_tokens, "newest rows kept exact with fewer than 64 queries")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -24,8 +24,8 @@ struct CacheSettings {
   std::int64_t tile_tokens = -1;
 };
 
-// A cache's memory: records, exact rows, slack, what is kept of queries, and tensors that are not compressed; records in
-// mapped files too. Working memory is apart.
+// A cache's memory: records, exact rows, slack, what is kept of queries, and tensors that are not compressed; records
+// in mapped files too. Working memory is apart.
 std::uint64_t cache_bytes(const ggml_kvarn_account& account);
 
 class Engine {

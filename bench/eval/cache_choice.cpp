@@ -22,9 +22,9 @@ constexpr std::string_view kCodecPrefix = "codec=";
 constexpr std::int64_t kMaxExactTokens = 1 << 20;
 
 [[noreturn]] void refuse(std::string_view text, const std::string& what) {
-  throw program::UserError(
-      fmt::format("'{}' names no cache: {}", text, what),
-      "use k<bits>v<bits>[@level], a preset, f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N, :tail=N, :tile=N, :fields=byte");
+  throw program::UserError(fmt::format("'{}' names no cache: {}", text, what),
+                           "use k<bits>v<bits>[@level], a preset, f16, q8_0, q5_0, q4_0 or host=TYPE, then :sink=N, "
+                           ":tail=N, :tile=N, :fields=byte");
 }
 
 std::optional<std::int64_t> parse_count(std::string_view text) {

@@ -17,7 +17,8 @@ void add_subject_options(CLI::App& app, EvalOptions& options) {
   app.add_option("-m,--model", options.model_file, "model, a GGUF file")->required();
   app.add_option("-f,--text", options.text_files, "text files")->required()->delimiter(',');
   app.add_option("--configs", options.caches,
-                 "k4v2[@LEVEL], a preset's name, f16, q8_0, q5_0, q4_0, host=TYPE; each with :sink=N and :tail=N|none, KVarN's with :tile=N and :fields=half|byte")
+                 "k4v2[@LEVEL], a preset's name, f16, q8_0, q5_0, q4_0, host=TYPE; each with :sink=N and :tail=N|none, "
+                 "KVarN's with :tile=N and :fields=half|byte")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--regime", options.regime, "tail: first and last tokens exact; none: no token; both")

@@ -234,8 +234,8 @@ bool Planner::make_room_after(std::uint32_t index, Place parent) {
       ++tile.used;
       return true;
     }
-    // Rows follow. They go only if the sequence was cut here: the first of them is gone or about to be rewritten, or the
-    // parent is newer than they are, so that they followed another token in its place.
+    // Rows follow. They go only if the sequence was cut here: the first of them is gone or about to be rewritten, or
+    // the parent is newer than they are, so that they followed another token in its place.
     const std::uint32_t follower = stream.refs[parent.ref()].cells[next];
     const bool is_cut = tile.newest_row == parent.row || follower == TileView::kNoCell || waiting(index, follower);
     if (!is_cut) return false;

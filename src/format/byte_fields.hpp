@@ -47,7 +47,8 @@ inline constexpr ByteScale kMiddleLaw = {4, 0};
 inline constexpr std::uint8_t kMiddleSign = 0x80;
 inline constexpr std::uint8_t kLargestMiddle = 0x7F;
 
-// What a distance of one is, in steps: the largest, 247, is about as many steps as there are codes, and 15 at the least.
+// What a distance of one is, in steps: the largest, 247, is about as many steps as there are codes, and 15 at the
+// least.
 constexpr float middle_unit(std::uint32_t bits) { return static_cast<float>(1u << std::max(bits, 4u)) / 256.0f; }
 
 constexpr float steps_of_middle(std::uint32_t bits, std::uint8_t middle) {

@@ -66,10 +66,30 @@ TEST(CacheChoice, HostCacheAndExactTiles_HaveNoExactTokens) {
 }
 
 TEST(CacheChoice, WhatNamesNoCache_IsRefused) {
-  for (const char* text :
-       {"", "k4", "k7v4", "k4v1", "k44v4", "q4_1", "host=", "host=k4v4", "k4v4@", "k4v4:", "k4v4:sink",
-        "k4v4:sink=", "k4v4:sink=-1", "k4v4:sink=none", "k4v4:tail=1x", "k4v4:head=1", "k4v4:sink=2000000", "k4v4:tile=", "k4v4:tile=24",
-        "k4v4:tile=512", "k4v4:fields=", "k4v4:fields=word", "q4_0:tile=32", "host=q4_0:fields=byte"}) {
+  for (const char* text : {"",
+                           "k4",
+                           "k7v4",
+                           "k4v1",
+                           "k44v4",
+                           "q4_1",
+                           "host=",
+                           "host=k4v4",
+                           "k4v4@",
+                           "k4v4:",
+                           "k4v4:sink",
+                           "k4v4:sink=",
+                           "k4v4:sink=-1",
+                           "k4v4:sink=none",
+                           "k4v4:tail=1x",
+                           "k4v4:head=1",
+                           "k4v4:sink=2000000",
+                           "k4v4:tile=",
+                           "k4v4:tile=24",
+                           "k4v4:tile=512",
+                           "k4v4:fields=",
+                           "k4v4:fields=word",
+                           "q4_0:tile=32",
+                           "host=q4_0:fields=byte"}) {
     EXPECT_THROW(parse_cache_choice(text), program::UserError) << text;
   }
 }
