@@ -19,12 +19,11 @@ inline bool apply_record_setting(std::string_view setting, CacheConfig& config) 
     config.version = version.value_or(config.version);
     return version.has_value();
   }
-  CacheConfig changed = config;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), changed.tile_tokens);
-  if (name != "tile" || error != std::errc() || end != value.data() + value.size()) return false;
-  changed.level = EncoderLevel::kBest;  // lengths alone are judged: levels may follow
-  if (validate(changed) != Status::kOk) return false;
-  config.tile_tokens = changed.tile_tokens;
+  std::uint32_t tokens = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), tokens);
+  const bool is_number = error == std::errc() && end == value.data() + value.size();
+  if (name != "tile" || !is_number || !valid_tile_tokens(tokens)) return false;
+  config.tile_tokens = tokens;
   return true;
 }
 

@@ -42,16 +42,15 @@ command_test() {
     [[ " $long_parts " == *" ${part%%:?*} "* && ($part != *:* || $part == e2e:?*) ]] ||
       fail "unknown part '$part' of the tests" "./kvarn test [--long] [PART...] with parts $long_parts, e2e:NAME for some of them; hosts [VERSION...]; engines"
   done
-  prepare_tests
-  if (($# > 0)); then
-    run_test_parts "$tier" "$@"
-  else
+  if (($# == 0)); then
     local parts=$fast_parts
     [[ $tier == fast ]] || parts=$long_parts
     # Word splitting wanted: one argument a part.
     # shellcheck disable=SC2086
-    run_test_parts "$tier" $parts
+    set -- $parts
   fi
+  prepare_tests
+  run_test_parts "$tier" "$@"
   close_tests
 }
 

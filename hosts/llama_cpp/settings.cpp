@@ -108,9 +108,7 @@ std::string read_tail(Settings & settings) {
 }
 
 std::string check_tile(const Settings & settings) {
-    const uint32_t tokens = settings.cache.tile_tokens;
-    const bool fits = tokens >= 16 && tokens <= MAX_TILE_TOKENS && tokens % 16 == 0;
-    return fits ? "" : "KVARN_TILE must be a multiple of 16 from 16 to 256";
+    return kvarn::valid_tile_tokens(settings.cache.tile_tokens) ? "" : "KVARN_TILE must be a multiple of 16 from 16 to 256";
 }
 
 std::string read_tile(Settings & settings) {

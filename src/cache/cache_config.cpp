@@ -49,10 +49,9 @@ std::optional<RecordVersion> record_version(std::string_view fields) {
 }
 
 Status validate(const CacheConfig& config) {
-  const bool tile_fits = config.tile_tokens >= 16 && config.tile_tokens <= 256 && config.tile_tokens % 16 == 0;
   const bool widths_fit = valid_code_bits(config.k_bits) && valid_code_bits(config.v_bits);
   const bool tail_fits = !config.seals_own_rows || config.tail_tokens == 0;
-  const bool fits = tile_fits && widths_fit && tail_fits && config.levels_write_version();
+  const bool fits = valid_tile_tokens(config.tile_tokens) && widths_fit && tail_fits && config.levels_write_version();
   return fits ? Status::kOk : Status::kInvalidArgument;
 }
 

@@ -46,6 +46,8 @@ struct CacheConfig {
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
 
+constexpr bool valid_tile_tokens(std::uint32_t tokens) { return tokens >= 16 && tokens <= 256 && tokens % 16 == 0; }
+
 // The heads of one layer: rows of K are [kv_heads, dim_k], rows of V [kv_heads, dim_v], queries [heads, dim_k].
 struct HeadCounts {
   std::uint32_t heads;

@@ -1,6 +1,7 @@
 // Fields of one byte (format/byte_fields.hpp) as single-precision numbers.
 #pragma once
 
+#include "format/byte_fields.hpp"
 #include "kernels/kernel_table.hpp"
 #include "simd/vector.hpp"
 
@@ -24,8 +25,8 @@ void middles_to_zeros(const std::uint8_t* middles, std::size_t count, const Midd
   const MiddleLaw by = law;
   for (std::size_t i = 0; i < count; i += kWidth) {
     const U32 middle = load_bytes(middles + i);
-    const F32 distance = float_of_fields(middle & 0x7Fu, by.size.shift, by.size.least) - splat(1.0f);
-    const F32 steps = float_of(bits_of(distance * splat(by.unit)) | (middle & 0x80u) << 24);
+    const F32 distance = float_of_fields(middle & kLargestMiddle, by.size.shift, by.size.least) - splat(1.0f);
+    const F32 steps = float_of(bits_of(distance * splat(by.unit)) | (middle & kMiddleSign) << 24);
     store(load(scales + i) * (steps - splat(by.half_range)), zeros + i);
   }
 }

@@ -16,9 +16,8 @@ HalfBits load_half(std::span<const std::uint8_t> record, std::size_t offset, std
 void store_field(const TileShape& shape, std::span<std::uint8_t> record, std::size_t offset, std::uint32_t index,
                  std::uint16_t value);
 
-// A scale of one byte: 2^(least_exponent + whole) * (1 + rest / 2^fraction_bits), the byte being whole *
-// 2^fraction_bits
-// + rest.
+// A scale of one byte: 2^(least_exponent + whole) * (1 + rest / parts), where the byte is whole * parts + rest and
+// parts is 2^fraction_bits.
 struct ByteScaleKind {
   int fraction_bits;
   int least_exponent;

@@ -98,8 +98,7 @@ KVARN_INLINE F32 max(F32 a, F32 b) { return a > b ? a : b; }
 KVARN_INLINE F32 min(F32 a, F32 b) { return a < b ? a : b; }
 #endif
 
-// Stores the lowest byte of every word, kWidth bytes.
-// kWidth bytes as numbers, and back below. GCC takes a conversion of whole vectors apart, byte by byte.
+// kWidth bytes as numbers. GCC takes a conversion of whole vectors apart, byte by byte.
 #if defined(__AVX512F__)
 KVARN_INLINE U32 load_bytes(const void* from) {
   return reinterpret_cast<U32>(_mm512_maskz_cvtepu8_epi32(0xFFFF, load_as<__m128i>(from)));
@@ -135,6 +134,7 @@ KVARN_INLINE U32 load_bytes(const void* from) { return __builtin_convertvector(l
 KVARN_INLINE I32 load_signed_bytes(const void* from) { return __builtin_convertvector(load_as<I8>(from), I32); }
 #endif
 
+// Stores the lowest byte of every word, kWidth bytes.
 #if defined(__AVX512F__)
 KVARN_INLINE void store_low_bytes(U32 words, void* to) {
   store(_mm512_maskz_cvtepi32_epi8(0xFFFF, reinterpret_cast<__m512i>(words)), to);
