@@ -70,13 +70,9 @@ std::vector<Preset> wanted_presets(const AttentionOptions& options) {
   std::vector<Preset> presets;
   for (const std::string& name : options.presets) {
     Preset preset{name, {}};
-    std::size_t end = std::min(name.find(':'), name.size());
-    bool is_good = apply_preset(name.substr(0, end), preset.config) == Status::kOk;
-    while (is_good && end < name.size()) {
-      const std::size_t first = end + 1;
-      end = std::min(name.find(':', first), name.size());
-      is_good = apply_record_setting(name.substr(first, end - first), preset.config);
-    }
+    const std::vector<std::string_view> parts = split_settings(name);
+    bool is_good = apply_preset(parts[0], preset.config) == Status::kOk;
+    for (std::size_t i = 1; i < parts.size(); ++i) is_good = is_good && apply_record_setting(parts[i], preset.config);
     if (!is_good || validate(preset.config) != Status::kOk) {
       throw UserError(fmt::format("'{}' is no preset", name),
                       "use f16 or k<bits>v<bits> with 8, 6, 5, 4, 3 or 2 bits, then :tile=N and :fields=byte");

@@ -1,13 +1,26 @@
-// What follows the name of a cache on the command lines of measurements: tile=N and fields=half or fields=byte.
+// What follows the name of a cache on the command lines of measurements: settings, each behind a colon; those of
+// records are tile=N and fields=half or fields=byte.
 #pragma once
 
 #include <algorithm>
 #include <charconv>
 #include <string_view>
+#include <vector>
 
 #include "cache/cache_config.hpp"
 
 namespace kvarn::bench {
+
+// "k4v4:tile=64:sink=0" is k4v4, tile=64, sink=0. The first, the name, is always there.
+inline std::vector<std::string_view> split_settings(std::string_view text) {
+  std::vector<std::string_view> parts;
+  std::size_t end = 0;
+  for (std::size_t start = 0; end < text.size() || parts.empty(); start = end + 1) {
+    end = std::min(text.find(':', start), text.size());
+    parts.push_back(text.substr(start, end - start));
+  }
+  return parts;
+}
 
 // False, with the config untouched, if it is neither or has no such value.
 inline bool apply_record_setting(std::string_view setting, CacheConfig& config) {

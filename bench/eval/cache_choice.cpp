@@ -133,13 +133,9 @@ std::string CacheChoice::key() const {
 }
 
 CacheChoice parse_cache_choice(std::string_view text) {
-  const std::size_t colon = std::min(text.find(':'), text.size());
-  CacheChoice choice = parse_codec(text, text.substr(0, colon));
-  for (std::size_t start = colon; start < text.size();) {
-    const std::size_t end = std::min(text.find(':', start + 1), text.size());
-    read_setting(text, text.substr(start + 1, end - start - 1), choice);
-    start = end;
-  }
+  const std::vector<std::string_view> parts = split_settings(text);
+  CacheChoice choice = parse_codec(text, parts[0]);
+  for (std::size_t i = 1; i < parts.size(); ++i) read_setting(text, parts[i], choice);
   return choice;
 }
 
