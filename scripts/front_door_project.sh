@@ -71,6 +71,10 @@ take_cache_options() {
 # the same memory, the cache would not be compressed. An -ngl on the command line wins.
 keep_layers_here() { export LLAMA_ARG_N_GPU_LAYERS=${LLAMA_ARG_N_GPU_LAYERS:-999}; }
 
+# wait_briefly: threads of OpenMP that wait for each other go to sleep after some 0.1 ms instead of 14. With another program on one of the
+# processors, every one of the hundreds of meetings a token would else take a time slice of the scheduler. What the user has set stays.
+wait_briefly() { [[ -n ${GOMP_SPINCOUNT:-}${OMP_WAIT_POLICY:-} ]] || export GOMP_SPINCOUNT=2000; }
+
 set_cache_option() {
   local name=${1#cache-}
   export "KVARN_${name^^}=$2"

@@ -291,6 +291,14 @@ def test_layers_stay_on_the_device_unless_the_user_says_otherwise(env):
     assert call(env | {"LLAMA_ARG_N_GPU_LAYERS": "3"}, "eval", script).stdout.strip() == "3"
 
 
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(env):
+    plain = {name: value for name, value in env.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    script = "wait_briefly; echo ${GOMP_SPINCOUNT:-unset}"
+    assert call(plain, "eval", script).stdout.strip() == "2000"
+    assert call(plain | {"GOMP_SPINCOUNT": "7"}, "eval", script).stdout.strip() == "7"
+    assert call(plain | {"OMP_WAIT_POLICY": "active"}, "eval", script).stdout.strip() == "unset"
+
+
 def test_help_names_every_command_and_option_of_the_program(env):
     text = kvarn(env, "help").stdout
     for command in ("run", "serve", "exec", "plan", "doctor", "test", "bench attention", "bench encode", "bench e2e", "eval", "vllm-env", "clean"):
