@@ -84,8 +84,7 @@ std::string Oracle::judge_row(const AttentionNode & host, const AttentionNode & 
         figures_.v_error = std::max(figures_.v_error, v_error);
     }
     const uint32_t v_sealings = known.decoded ? 1 : UNKNOWN_SEALINGS;
-    const bool was_shifted_often = known.shifts > FEW_SHIFTS || !known.decoded;  // before it was saved, for all that is known
-    const double k_limit = was_shifted_often ? LARGEST_DISTANCE_AFTER_MANY_SHIFTS : LARGEST_DISTANCE;
+    const double k_limit = known.shifts > FEW_SHIFTS ? LARGEST_DISTANCE_AFTER_MANY_SHIFTS : LARGEST_DISTANCE;
     const double k_bound = std::min(k_limit, settings_.k_bound * (v_sealings + known.shifts));
     const double v_bound = std::min(LARGEST_DISTANCE, settings_.v_bound * v_sealings);
     if (k_error <= k_bound && v_error <= v_bound) {

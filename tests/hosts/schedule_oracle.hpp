@@ -5,10 +5,9 @@
 //   mask       both are the same
 //   rows       a row that a query sees is the host's row: bit for bit, or, once it is sealed, within a bound of what the preset's
 //              width costs. The row of another token is at a squared distance of about 2 of a row's own square, a lost row at 1, and
-//              no bound is above 0.9, but that of K rows that were shifted often, or restored from a state that may hold such rows:
-//              every shift seals their tile again, their errors add up (at 2 bits to 0.96 after 11 shifts), and V, which no shift
-//              touches, tells the rows apart. Judged where K and V do not depend on attention: in all layers of a random model
-//              (random_model.hpp), in the first layer of another model
+//              no bound is above 0.9, but that of K rows that were shifted often: every shift seals their tile again, their errors
+//              add up (at 2 bits to 0.96 after 11 shifts), and V, which no shift touches, tells the rows apart. Judged where K and V
+//              do not depend on attention: in all layers of a random model (random_model.hpp), in the first layer of another model
 //   tail       the newest rows of every query are exact: those written since the last operation that is not a decode, and not behind
 //              the tail of another query of an earlier micro-batch (sequences may share them)
 //   constancy  a sealed row does not change until an operation touches its cell (rows of a restored state may be encoded once more,
