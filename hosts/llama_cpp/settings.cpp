@@ -12,7 +12,6 @@ namespace ggml_kvarn {
 namespace {
 
 constexpr uint32_t MAX_EXACT_TOKENS = 1u << 20;
-constexpr uint32_t MAX_TILE_TOKENS = 256;
 
 // The value of a variable; null if it is not set or empty.
 const char * variable(const char * name) {
@@ -112,7 +111,7 @@ std::string check_tile(const Settings & settings) {
 }
 
 std::string read_tile(Settings & settings) {
-    std::string error = read_count("KVARN_TILE", MAX_TILE_TOKENS, settings.cache.tile_tokens);
+    std::string error = read_count("KVARN_TILE", kvarn::kMaxTileTokens, settings.cache.tile_tokens);
     return error.empty() ? check_tile(settings) : error;
 }
 

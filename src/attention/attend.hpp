@@ -20,7 +20,7 @@ struct AttentionShape {
   std::uint32_t kv_heads;
   std::uint32_t dim_k;        // multiple of 16
   std::uint32_t dim_v;        // multiple of 16
-  std::uint32_t tile_tokens;  // multiple of 16, at most 256
+  std::uint32_t tile_tokens;  // multiple of 16, at most kMaxTileTokens
   std::uint32_t k_bits;       // code widths of sealed records
   std::uint32_t v_bits;
   RecordVersion version = RecordVersion::kHalves;  // of sealed records

@@ -25,7 +25,7 @@ struct CacheConfig {
   // rows are then read from records, in every layer at once. Only to evaluate codecs; tail_tokens must be 0. Sliding
   // windows stay exact from the micro-batch on that shows them to be windows.
   bool seals_own_rows = false;
-  std::uint32_t tile_tokens = 128;                 // multiple of 16, at most 256
+  std::uint32_t tile_tokens = 128;                 // multiple of 16, at most kMaxTileTokens
   RecordVersion version = RecordVersion::kHalves;  // of the records that are written, and of all that are read
   constexpr EncoderLevel k_level() const { return level.value_or(default_level(k_bits)); }
   constexpr EncoderLevel v_level() const { return level.value_or(default_level(v_bits)); }
@@ -46,7 +46,9 @@ struct CacheConfig {
   friend constexpr bool operator==(const CacheConfig&, const CacheConfig&) = default;
 };
 
-constexpr bool valid_tile_tokens(std::uint32_t tokens) { return tokens >= 16 && tokens <= 256 && tokens % 16 == 0; }
+constexpr bool valid_tile_tokens(std::uint32_t tokens) {
+  return tokens >= 16 && tokens <= kMaxTileTokens && tokens % 16 == 0;
+}
 
 // The heads of one layer: rows of K are [kv_heads, dim_k], rows of V [kv_heads, dim_v], queries [heads, dim_k].
 struct HeadCounts {

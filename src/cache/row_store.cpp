@@ -161,7 +161,7 @@ std::size_t RowStore::encode_scratch_bytes(std::uint32_t bits) const {
 
 Status RowStore::encode_head(TileId tile, std::uint32_t head, std::uint32_t bits, std::byte* scratch,
                              std::uint8_t* record) const {
-  std::array<const HalfBits*, 256 / kBlockTokens> head_blocks;
+  std::array<const HalfBits*, kMaxTileTokens / kBlockTokens> head_blocks;
   for (std::uint32_t block = 0; block < block_count(); ++block) {
     const HalfBits* all_heads = block_of(tile, block * kBlockTokens);
     head_blocks[block] = all_heads == nullptr ? nullptr : all_heads + head * head_block_values(dim_);
@@ -336,7 +336,7 @@ TileSide RowStore::view(TileId tile) const {
 }
 
 TileSide RowStore::exact_view(TileId tile) const {
-  static constexpr HalfBits* kNoBlocks[256 / kBlockTokens] = {};
+  static constexpr HalfBits* kNoBlocks[kMaxTileTokens / kBlockTokens] = {};
   const bool has_blocks = tile < tiles_.size() && tiles_[tile].blocks != nullptr;
   return {nullptr, has_blocks ? tiles_[tile].blocks.get() : kNoBlocks, 0};
 }

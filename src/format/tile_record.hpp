@@ -24,6 +24,7 @@ inline constexpr std::uint32_t kRowGroup = 4;     // rows of one integer dot ins
 inline constexpr std::uint32_t kChunkBytes = 64;  // kLaneBlock * kRowGroup
 inline constexpr std::uint32_t kMaxRows = 1024;   // also the largest head dimension
 inline constexpr std::uint32_t kMaxLanes = 1024;
+inline constexpr std::uint32_t kMaxTileTokens = 256;  // of a cache's tiles: rows of V records, lanes of K records
 
 // What a record's fields are.
 enum class RecordVersion : std::uint8_t {

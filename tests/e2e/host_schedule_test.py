@@ -55,7 +55,8 @@ def test_one_fault_is_noticed_by_each_check(paths, preset, fault, check):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
 def test_a_hundred_thousand_steps(paths, preset, case):
-    expect_no_mismatch(paths, preset, *arguments(case, 11, 100_000 // len(CASES)))
+    seed = 12 if preset == "k2v2" else 11  # 12 shifts rows three times before anything reads them
+    expect_no_mismatch(paths, preset, *arguments(case, seed, 100_000 // len(CASES)))
 
 
 @pytest.mark.long

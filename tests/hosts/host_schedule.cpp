@@ -190,8 +190,8 @@ void Run::say_figures() const {
                 whole(without_room_), whole(most_sealed_));
     std::printf("compared %llu attention nodes, %llu rows (%llu of them sealed, %llu encoded again), %llu outputs; ", whole(seen.nodes),
                 whole(seen.rows), whole(seen.sealed_rows), whole(seen.encoded_again), whole(seen.outputs));
-    std::printf("largest: sealed K %.3g, V %.3g, attention %.3g (host %.3g), logits %.3g\n", seen.k_error, seen.v_error,
-                seen.attention_error, seen.host_attention_error, seen.logit_error);
+    std::printf("smallest cosine of K %.3g; largest: sealed K %.3g, V %.3g, attention %.3g (host %.3g), logits %.3g\n", seen.k_cosine,
+                seen.k_error, seen.v_error, seen.attention_error, seen.host_attention_error, seen.logit_error);
 }
 
 int Run::steps() {

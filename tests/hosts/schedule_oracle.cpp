@@ -11,9 +11,9 @@ namespace {
 
 constexpr uint32_t JUDGED_QUERIES = 4;    // of a slice of a node, spread over it
 constexpr double LARGEST_DISTANCE = 0.9;  // below that of a lost row
-constexpr uint32_t FEW_SHIFTS = 4;
-constexpr double LARGEST_DISTANCE_AFTER_MANY_SHIFTS = 1.6;  // of K, below that of another row
-constexpr uint32_t UNKNOWN_SEALINGS = 4;                    // allowed to a restored row
+constexpr double SMALLEST_COSINE = 0.4;   // of K, above that of another row
+constexpr uint32_t UNKNOWN_SEALINGS = 4;  // allowed to a restored row
+constexpr uint32_t UNKNOWN_SHIFTS = 12;   // allowed to it from before it was saved
 
 std::string with_number(const char * words, double value) {
     char text[160];
@@ -84,15 +84,17 @@ std::string Oracle::judge_row(const AttentionNode & host, const AttentionNode & 
         figures_.v_error = std::max(figures_.v_error, v_error);
     }
     const uint32_t v_sealings = known.decoded ? 1 : UNKNOWN_SEALINGS;
-    const double k_limit = known.shifts > FEW_SHIFTS ? LARGEST_DISTANCE_AFTER_MANY_SHIFTS : LARGEST_DISTANCE;
-    const double k_bound = std::min(k_limit, settings_.k_bound * (v_sealings + known.shifts));
+    const uint32_t shifts = known.shifts + (known.decoded ? 0 : UNKNOWN_SHIFTS);
+    const double k_bound = settings_.k_bound * (v_sealings + shifts);
     const double v_bound = std::min(LARGEST_DISTANCE, settings_.v_bound * v_sealings);
-    if (k_error <= k_bound && v_error <= v_bound) {
+    const double k_cosine = cosine(truth.k, row.k);
+    figures_.k_cosine = std::min(figures_.k_cosine, k_cosine);
+    if (k_error <= k_bound && k_cosine >= SMALLEST_COSINE && v_error <= v_bound) {
         return {};
     }
     return "a row is not the host's: " + place(ours, slice, cell) + with_number(", squared distance of K", k_error) +
-           with_number(", of V", v_error) + ", shifted " + std::to_string(known.shifts) + " times" +
-           (known.decoded ? "" : " since it was restored");
+           with_number(", cosine", k_cosine) + with_number(", squared distance of V", v_error) + ", shifted " +
+           std::to_string(known.shifts) + " times" + (known.decoded ? "" : " since it was restored");
 }
 
 std::string Oracle::judge_constancy(const AttentionNode & host, const AttentionNode & ours, uint32_t slice, uint32_t cell) {

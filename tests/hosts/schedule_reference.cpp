@@ -66,6 +66,20 @@ double distance(std::span<const ggml_fp16_t> truth, std::span<const ggml_fp16_t>
     return off / std::max(square, 1e-30);
 }
 
+double cosine(std::span<const ggml_fp16_t> truth, std::span<const ggml_fp16_t> row) {
+    double truth_square = 0.0;
+    double row_square = 0.0;
+    double product = 0.0;
+    for (size_t at = 0; at < truth.size(); ++at) {
+        const double value = ggml_fp16_to_fp32(truth[at]);
+        const double other = ggml_fp16_to_fp32(row[at]);
+        truth_square += value * value;
+        row_square += other * other;
+        product += value * other;
+    }
+    return product / std::max(std::sqrt(truth_square * row_square), 1e-30);
+}
+
 std::string place(const AttentionNode & node, uint32_t slice, uint32_t cell) {
     char text[96];
     std::snprintf(text, sizeof(text), "layer %d, stream %u, cell %u", node.layer, node.first_stream + slice, cell);

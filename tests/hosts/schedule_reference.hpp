@@ -22,6 +22,9 @@ uint64_t hash(const Rows & rows);
 // Squared distance of a row from the true one, of the true one's square.
 double distance(std::span<const ggml_fp16_t> truth, std::span<const ggml_fp16_t> row);
 
+// Of the angle between a row and the true one; 0 for a row of zeros.
+double cosine(std::span<const ggml_fp16_t> truth, std::span<const ggml_fp16_t> row);
+
 // Layer, stream and cell in words.
 std::string place(const AttentionNode & node, uint32_t slice, uint32_t cell);
 
