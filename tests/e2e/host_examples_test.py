@@ -11,8 +11,8 @@ SMALL_TILES = {"tile": 16, "sink": 0, "tail": 0}
 PRESETS = [long("f16"), long("k8v8"), "k4v4"]
 
 
-def example(paths, preset, program, *options, timeout=600, folder=None):
-    result = run(paths, preset, [paths.engine_bin / program, "-m", paths.smollm2, "-t", THREADS, *options], timeout=timeout, folder=folder,
+def example(paths, preset, program, *options, model=None, timeout=600, folder=None):
+    result = run(paths, preset, [paths.engine_bin / program, "-m", model or paths.smollm2, "-t", THREADS, *options], timeout=timeout, folder=folder,
                  **(SMALL_TILES if preset else {}))
     text = plain(result)
     assert result.returncode == 0, text[-3000:]
@@ -45,13 +45,14 @@ def test_passkey_is_found_in_sealed_tiles(paths, preset, group):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_batched_sequences_share_their_prompt(paths, preset):
+def test_batched_sequences_share_their_prompt(paths, f32, preset):
     """Greedy, so that all sequences write the same text from the same shared cells: to the end where nothing is rounded; otherwise until
-    the tiles that they started at the fork, the first one's at another token than the others', tell."""
+    the tiles that they started at the fork, the first one's at another token than the others', tell. In f32, where small differences of
+    a cache stay small."""
     prompt = "Once upon a time there was a small house by the sea, and in it lived an old woman and her cat"
-    text = example(paths, preset, "llama-batched", "-p", prompt, "-n", 64, "-np", 3, "-kvu", "--top-k", 1)
+    text = example(paths, preset, "llama-batched", "-p", prompt, "-n", 64, "-np", 3, "-kvu", "--top-k", 1, model=f32["smollm2"])
     sequences = re.findall(r"sequence \d:\n\n(.*?)\n\n", text, re.S)
-    compared = None if preset == "f16" else len(prompt) + 30
+    compared = None if preset == "f16" else len(prompt) + 60
     assert len(sequences) == 3 and len({sequence.strip()[:compared] for sequence in sequences}) == 1, sequences
     assert all(len(sequence) > len(prompt) + 100 for sequence in sequences)
 
