@@ -46,8 +46,8 @@ def test_long_prompt_is_smaller_than_f16(paths, tmp_path):
     assert line["bits_per_value"] == pytest.approx(16 * line["cache_bytes"] / line["f16_bytes"])
 
 
-def test_exact_preset_gives_the_text_of_the_hosts_own_cache(paths):
-    line = kvarn_json(paths, "-m", paths.smollm2, "-p", PROMPT, "-n", 48, "--preset", "f16", "--compare")
+def test_exact_preset_gives_the_text_of_the_hosts_own_cache(paths, f32):
+    line = kvarn_json(paths, "-m", f32["smollm2"], "-p", PROMPT, "-n", 48, "--preset", "f16", "--compare")
     assert line["same_tokens"] == line["generated_tokens"] == line["host_generated_tokens"]
 
 
