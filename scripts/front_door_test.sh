@@ -325,7 +325,7 @@ run_pytest() {
   [[ $2 == long ]] || selection=(-m "not long")
   [[ -z ${3:-} ]] || selection+=(-k "$3")
   rm -f "$report"
-  "$python" -B -m pytest -q -p no:cacheprovider -o junit_logging=no "${selection[@]}" --junit-xml "$report" "$folder" </dev/null || true
+  "$python" -B -m pytest -q -r fEs -p no:cacheprovider -o junit_logging=no "${selection[@]}" --junit-xml "$report" "$folder" </dev/null || true
   count_pytest "$report"
 }
 
