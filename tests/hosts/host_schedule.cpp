@@ -166,7 +166,7 @@ std::string Run::step(const Operation & operation) {
     ours_->watch(watched);
     const int64_t host_result = host_->apply(operation);
     const int64_t our_result = ours_->apply(spoiled(operation));
-    oracle_.note(operation);
+    oracle_.note(operation, *host_);
     if (host_result != our_result) {
         return "the call returned " + std::to_string(our_result) + ", the host's " + std::to_string(host_result);
     }

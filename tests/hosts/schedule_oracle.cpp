@@ -13,7 +13,6 @@ constexpr uint32_t JUDGED_QUERIES = 4;    // of a slice of a node, spread over i
 constexpr double LARGEST_DISTANCE = 0.9;  // below that of a lost row
 constexpr double SMALLEST_COSINE = 0.4;   // of K, above that of another row
 constexpr uint32_t UNKNOWN_SEALINGS = 4;  // allowed to a restored row
-constexpr uint32_t UNKNOWN_SHIFTS = 12;   // allowed to it from before it was saved
 
 std::string with_number(const char * words, double value) {
     char text[160];
@@ -42,7 +41,8 @@ Oracle::Cell & Oracle::cell_at(const AttentionNode & node, uint64_t stream, uint
     return cells_[(static_cast<uint64_t>(node.layer) << 48) | (stream << 32) | cell];
 }
 
-void Oracle::note(const Operation & operation) {
+void Oracle::note(const Operation & operation, const ScheduleContext & host) {
+    const uint32_t restored_shifts = shifts_.note(operation, host);
     if (operation.kind == Kind::DECODE || operation.kind == Kind::SAVE || operation.kind == Kind::SAVE_WHOLE) {
         return;
     }
@@ -54,7 +54,7 @@ void Oracle::note(const Operation & operation) {
         cell.written = 0;
         cell.sealed = cell.sealed && only_removes;
         cell.decoded = cell.decoded && !restores && !copies;
-        cell.shifts += shifts ? 1 : 0;
+        cell.shifts = std::max(cell.shifts + (shifts ? 1 : 0), restored_shifts);
     }
 }
 
@@ -84,17 +84,17 @@ std::string Oracle::judge_row(const AttentionNode & host, const AttentionNode & 
         figures_.v_error = std::max(figures_.v_error, v_error);
     }
     const uint32_t v_sealings = known.decoded ? 1 : UNKNOWN_SEALINGS;
-    const uint32_t shifts = known.shifts + (known.decoded ? 0 : UNKNOWN_SHIFTS);
-    const double k_bound = settings_.k_bound * (v_sealings + shifts);
     const double v_bound = std::min(LARGEST_DISTANCE, settings_.v_bound * v_sealings);
+    const double k_bound = settings_.k_bound * (v_sealings + known.shifts);
+    const double k_limit = known.shifts == 0 ? LARGEST_DISTANCE : INFINITY;
     const double k_cosine = cosine(truth.k, row.k);
     figures_.k_cosine = std::min(figures_.k_cosine, k_cosine);
-    if (k_error <= k_bound && k_cosine >= SMALLEST_COSINE && v_error <= v_bound) {
+    if (k_error <= std::min(k_limit, k_bound) && k_cosine >= SMALLEST_COSINE && v_error <= v_bound) {
         return {};
     }
     return "a row is not the host's: " + place(ours, slice, cell) + with_number(", squared distance of K", k_error) +
            with_number(", cosine", k_cosine) + with_number(", squared distance of V", v_error) + ", shifted " +
-           std::to_string(known.shifts) + " times" + (known.decoded ? "" : " since it was restored");
+           std::to_string(known.shifts) + " times at most";
 }
 
 std::string Oracle::judge_constancy(const AttentionNode & host, const AttentionNode & ours, uint32_t slice, uint32_t cell) {

@@ -29,6 +29,7 @@
 
 #include "schedule_context.hpp"
 #include "schedule_operation.hpp"
+#include "schedule_shifts.hpp"
 
 namespace schedule {
 
@@ -65,8 +66,8 @@ class Oracle {
   public:
     explicit Oracle(const OracleSettings & settings) : settings_(settings) {}
 
-    // An operation was made on both contexts.
-    void note(const Operation & operation);
+    // An operation was made on both contexts, the host's among them.
+    void note(const Operation & operation, const ScheduleContext & host);
     // A decode was made that nobody watched.
     void forget() { cells_.clear(); }
     // Judges a decode that was watched in both: what is wrong, in one line, or nothing.
@@ -79,7 +80,7 @@ class Oracle {
     // What is known of a cell of a layer.
     struct Cell {
         uint64_t written = 0;   // when a decode wrote it, 0 if something else may have since
-        uint32_t shifts = 0;    // since it was written; each seals its tile again
+        uint32_t shifts = 0;    // since its row was a decode's, at most; each seals its tile again
         bool decoded = false;   // its row is a decode's, not a restored one
         bool outgrown = false;  // some query of an earlier micro-batch had it behind its tail
         bool sealed = false;    // the hashes are those of its sealed row
@@ -99,6 +100,7 @@ class Oracle {
 
     OracleSettings settings_;
     OracleFigures figures_;
+    ShiftCounts shifts_;
     std::unordered_map<uint64_t, Cell> cells_;  // by layer, stream and cell
     std::vector<Cell *> behind_;                // cells that the node at hand shows behind a tail
     uint64_t clock_ = 1;
