@@ -108,10 +108,12 @@ prepare_tests() {
   KVARN_PLUGIN=$(plugin_path)
 }
 
-# run_unit_tests BUILD [SELECTION...]: ctest over one build tree, or over what its options select of it.
+# run_unit_tests BUILD [SELECTION...]: ctest over one build tree, or over what its options select of it. All of its output goes to a log;
+# of what passed, every hundredth line is shown.
 run_unit_tests() {
   local log=$cache_dir/logs/ctest-${1##*/}.log line
-  ctest --test-dir "$1" --output-on-failure -j "$(nproc)" "${@:2}" 2>&1 | tee "$log" || true
+  ctest --test-dir "$1" --output-on-failure -j "$(nproc)" "${@:2}" 2>&1 | tee "$log" |
+    sed -uE -e '/^ +Start +[0-9]+: /d' -e '/^ *[0-9]*00\/[0-9]+ Test /b' -e '/ Passed +[0-9.]+ sec *$/d' || true
   line=$(grep -E 'tests passed, [0-9]+ tests failed out of [0-9]+' "$log" | tail -n 1) || line=""
   if [[ -z $line ]]; then
     note "ctest found no tests in $1"
