@@ -11,6 +11,7 @@
 
 #include "codec/tile_codec.hpp"
 #include "format/record_check.hpp"
+#include "head_blocks.hpp"
 #include "reference/record.hpp"
 
 namespace kvarn {
@@ -42,10 +43,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   for (std::size_t at = 0; at < record.size(); ++at) record[at] = data[kShapeBytes + at % (size - kShapeBytes)];
 
   const Side side = spec.axis == reference::Axis::kKey ? Side::kKey : Side::kValue;
-  std::vector<std::byte> memory(decode_scratch_bytes(shape) + 64);
-  std::byte* scratch = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+  AlignedScratch scratch(decode_scratch_bytes(shape));
   std::vector<HalfBits> decoded(std::size_t{spec.tokens} * spec.dim);
-  decode_tokens(side, shape, record.data(), scratch, decoded.data(), spec.dim);
+  decode_tokens(side, shape, record.data(), scratch.data(), decoded.data(), spec.dim);
   const bool is_valid = validate_record(shape, record) == Status::kOk;
   if (is_valid && !std::all_of(decoded.begin(), decoded.end(), is_finite)) __builtin_trap();
   const std::vector<HalfBits> expected = reference::decode_half_rows(spec, record);
@@ -53,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
   const std::uint32_t token = data[0] / 4 % spec.tokens;
   std::vector<HalfBits> channels(spec.dim);
-  decode_token(side, shape, record.data(), token, scratch, channels.data());
+  decode_token(side, shape, record.data(), token, scratch.data(), channels.data());
   const HalfBits* row = expected.data() + std::size_t{token} * spec.dim;
   if (!std::equal(channels.begin(), channels.end(), row, is_same)) __builtin_trap();
   return 0;
