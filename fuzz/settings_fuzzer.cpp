@@ -2,8 +2,8 @@
 //
 //   settings_fuzzer
 //
-// An input is the values of the plugin's variables, a line each. Whatever they are, either all of them are taken and
-// the cache they ask for is one that can be made, or none is and one line says what is wrong.
+// An input is the values of the plugin's variables, each ended by a byte of 1. Whatever they are, either all of them
+// are taken and the cache they ask for is one that can be made, or none is and one line says what is wrong.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -20,7 +20,7 @@ constexpr const char* kVariables[] = {"KVARN_PRESET", "KVARN_SINK",  "KVARN_TAIL
 // The environment ends values at a null byte; so does an input.
 void set_variables(std::string_view input) {
   for (const char* name : kVariables) {
-    const std::size_t end = input.find('\n');
+    const std::size_t end = input.find('\1');
     const std::string value(input.substr(0, end));
     setenv(name, value.c_str(), 1);
     input.remove_prefix(end == std::string_view::npos ? input.size() : end + 1);

@@ -143,10 +143,14 @@ std::string read_text(Settings & settings, const char * name, SetText set) {
     return error.empty() ? error : std::string(name) + ": " + error;
 }
 
-}  // namespace
+// What was given is quoted in errors, and may hold anything; an error is one line.
+std::string on_one_line(std::string text) {
+    const auto is_control = [](unsigned char character) { return character < 0x20 || character == 0x7F; };
+    std::replace_if(text.begin(), text.end(), is_control, '?');
+    return text;
+}
 
-std::string read_environment(Settings & settings) {
-    Settings next = settings;
+std::string read_variables(Settings & next) {
     std::string error = read_text(next, "KVARN_PRESET", set_preset);
     if (error.empty()) {
         error = read_count("KVARN_SINK", MAX_EXACT_TOKENS, next.cache.sink_tokens);
@@ -175,10 +179,18 @@ std::string read_environment(Settings & settings) {
     if (error.empty()) {
         error = read_text(next, "KVARN_ISA", set_isa);
     }
+    return error;
+}
+
+}  // namespace
+
+std::string read_environment(Settings & settings) {
+    Settings next = settings;
+    const std::string error = read_variables(next);
     if (error.empty()) {
         settings = next;
     }
-    return error;
+    return on_one_line(error);
 }
 
 std::string configure(Settings & settings, const ggml_kvarn_settings * given) {
@@ -207,7 +219,7 @@ std::string configure(Settings & settings, const ggml_kvarn_settings * given) {
         error = check_tile(next);
     }
     if (!error.empty()) {
-        return error;
+        return on_one_line(error);
     }
     if (given->sink_tokens >= 0) {
         next.cache.sink_tokens = static_cast<uint32_t>(given->sink_tokens);

@@ -45,6 +45,11 @@ def test_bad_setting_is_one_line_and_no_device(paths, setting):
     assert len(lines) == 1 and next(iter(setting)).upper() in lines[0], result.stderr
 
 
+def test_setting_with_line_breaks_is_quoted_in_one_line(paths):
+    lines = [line for line in kvarn_lines(completion(paths, "k4v4", codec="q8_0\r\nq4_0")) if "does not start" in line]
+    assert len(lines) == 1 and "q8_0??q4_0" in lines[0] and "use kvarn" in lines[0], lines
+
+
 def test_unknown_preset_is_one_line_and_no_device(paths):
     lines = kvarn_lines(completion(paths, "q4_0"))
     assert len([line for line in lines if "KVARN_PRESET" in line and "does not start" in line]) == 1
