@@ -14,16 +14,13 @@ KvCache::KvCache(const CacheConfig& config, std::uint32_t streams, std::uint32_t
       save_(map_, stores_),
       restore_(config.tile_tokens) {}
 
-SlabPool& KvCache::record_pool(std::size_t bytes) {
-  return record_pools_.try_emplace(bytes, bytes, limit_).first->second;
-}
-SlabPool& KvCache::block_pool(std::size_t bytes) {
-  return block_pools_.try_emplace(bytes, bytes, limit_).first->second;
+SlabPool& KvCache::pool(std::map<std::size_t, SlabPool>& pools, std::size_t slot_bytes) const {
+  return pools.try_emplace(slot_bytes, slot_bytes, limit_, Allocator{}, SlabPool::Return::kTogether).first->second;
 }
 
 StoreId KvCache::add_store(Side side, std::uint32_t layer, std::uint32_t row_values) {
   const std::size_t block_bytes = std::size_t{kBlockTokens} * row_values * sizeof(HalfBits);
-  stores_.emplace_back(side, layer, row_values, config_, &block_pool(block_bytes));
+  stores_.emplace_back(side, layer, row_values, config_, &pool(block_pools_, block_bytes));
   retired_.push_back(false);
   return static_cast<StoreId>(stores_.size() - 1);
 }
@@ -197,7 +194,8 @@ Status KvCache::learn_heads(StoreId k, StoreId v, const HeadCounts& counts) {
   for (RowStore* store : {&keys, &values}) {
     if (store->dim() != 0) continue;
     const std::uint32_t dim = store->side() == Side::kKey ? counts.dim_k : counts.dim_v;
-    store->set_heads(dim, &record_pool(record_bytes(config_.record_shape(store->side(), dim)) * counts.kv_heads));
+    store->set_heads(dim,
+                     &pool(record_pools_, record_bytes(config_.record_shape(store->side(), dim)) * counts.kv_heads));
     if (store->side() == Side::kKey) store->set_query_heads(counts.heads);
   }
   return Status::kOk;

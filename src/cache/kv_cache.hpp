@@ -184,8 +184,7 @@ class KvCache final : public SnapshotSource, public SnapshotTarget {
   void drop_released();
   Status make_private(std::uint32_t stream, std::uint32_t ref);
   Status replace_tile_rows(StoreId store, TileId tile, std::uint32_t rows, const HalfBits* values);
-  SlabPool& record_pool(std::size_t bytes);
-  SlabPool& block_pool(std::size_t bytes);
+  SlabPool& pool(std::map<std::size_t, SlabPool>& pools, std::size_t slot_bytes) const;
 
   CacheConfig config_;
   MemoryLimit* limit_;

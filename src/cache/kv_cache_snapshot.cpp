@@ -148,7 +148,7 @@ void KvCache::learn_shape(StoreId id, const StoreShape& shape) {
   if (shape.dim == 0) return;
   if (store.dim() == 0) {
     const std::size_t head_bytes = record_bytes(config_.record_shape(shape.side, shape.dim));
-    store.set_heads(shape.dim, &record_pool(head_bytes * (shape.row_values / shape.dim)));
+    store.set_heads(shape.dim, &pool(record_pools_, head_bytes * (shape.row_values / shape.dim)));
   }
   if (store.query_heads() == 0 && shape.query_heads != 0) store.set_query_heads(shape.query_heads);
 }

@@ -30,8 +30,8 @@ std::size_t slots_of_slab(std::size_t stride) {
 
 }  // namespace
 
-SlabPool::SlabPool(std::size_t slot_bytes, MemoryLimit* limit, const Allocator& allocator)
-    : limit_(limit), allocator_(allocator), slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
+SlabPool::SlabPool(std::size_t slot_bytes, MemoryLimit* limit, const Allocator& allocator, Return pages)
+    : limit_(limit), allocator_(allocator), return_(pages), slot_bytes_(slot_bytes), stride_(round_up(slot_bytes, 64)) {
   slots_per_slab_ = static_cast<std::uint32_t>(slots_of_slab(stride_));
   slab_bytes_ = round_up(stride_ * slots_per_slab_, kPageBytes);
 }
@@ -45,6 +45,7 @@ std::size_t SlabPool::taken_bytes(std::size_t slot_bytes, std::size_t slots) {
 SlabPool::SlabPool(SlabPool&& other) noexcept
     : limit_(other.limit_),
       allocator_(other.allocator_),
+      return_(other.return_),
       slot_bytes_(other.slot_bytes_),
       stride_(other.stride_),
       slab_bytes_(other.slab_bytes_),
@@ -52,7 +53,8 @@ SlabPool::SlabPool(SlabPool&& other) noexcept
       used_slots_(other.used_slots_),
       resident_pages_(other.resident_pages_),
       slabs_(std::move(other.slabs_)),
-      usable_(std::move(other.usable_)) {
+      usable_(std::move(other.usable_)),
+      loose_(std::move(other.loose_)) {
   other.slabs_.clear();
   other.resident_pages_ = 0;
 }
@@ -141,18 +143,42 @@ bool SlabPool::page_is_free(const Slab& slab, std::size_t page) const {
   return true;
 }
 
-// Pages that only free slots touch go back at once: slots of one slab live for very different times.
-void SlabPool::give_back_pages(Slab& slab, std::uint32_t slot) {
-  if (allocator_) return;
-  std::size_t first = slot * stride_ / kPageBytes;
-  std::size_t end = ((slot + 1) * stride_ - 1) / kPageBytes + 1;
-  if (!page_is_free(slab, first)) ++first;
-  if (end > first && !page_is_free(slab, end - 1)) --end;
-  if (first >= end) return;
-  madvise(slab.base + first * kPageBytes, (end - first) * kPageBytes, MADV_DONTNEED);
-  for (std::size_t page = first; page < end; ++page) {
-    if (slab.page_resident[page]) forget_pages(1);
-    slab.page_resident[page] = false;
+bool SlabPool::may_wait() const {
+  const bool is_limited = limit_ != nullptr && limit_->bytes() != MemoryLimit::kNone;
+  return return_ == Return::kTogether && !is_limited && (loose_.size() + 1) * stride_ <= kMostLooseBytes;
+}
+
+// Pages that only free slots touch go back though others of their slab stay: slots of one slab live for very different
+// times. Slots side by side go as one.
+void SlabPool::give_back_loose() {
+  std::sort(loose_.begin(), loose_.end());
+  for (auto slot = loose_.begin(); slot != loose_.end();) {
+    const std::size_t index = find(*slot);
+    if (index >= slabs_.size() || *slot >= slabs_[index].base + slab_bytes_) {  // its slab has gone as a whole
+      ++slot;
+      continue;
+    }
+    Slab& slab = slabs_[index];
+    const auto offset = [&](auto at) { return static_cast<std::size_t>(*at - slab.base); };
+    const std::size_t first = offset(slot) / kPageBytes;
+    std::size_t end = first;
+    for (; slot != loose_.end() && *slot < slab.base + slab_bytes_ && offset(slot) / kPageBytes <= end; ++slot) {
+      end = std::max(end, (offset(slot) + stride_ - 1) / kPageBytes + 1);
+    }
+    give_back_pages(slab, first, end);
+  }
+  loose_.clear();
+}
+
+// Those of [first_page, end_page) that are resident and free.
+void SlabPool::give_back_pages(Slab& slab, std::size_t first_page, std::size_t end_page) {
+  const auto can_go = [&](std::size_t page) { return slab.page_resident[page] && page_is_free(slab, page); };
+  for (std::size_t page = first_page; page < end_page; ++page) {
+    const std::size_t first = page;
+    for (; page < end_page && can_go(page); ++page) slab.page_resident[page] = false;
+    if (page == first) continue;
+    madvise(slab.base + first * kPageBytes, (page - first) * kPageBytes, MADV_DONTNEED);
+    forget_pages(page - first);
   }
 }
 
@@ -171,9 +197,12 @@ void SlabPool::release(void* memory) {
     slabs_.erase(slabs_.begin() + static_cast<std::ptrdiff_t>(index));
     return;
   }
-  give_back_pages(slab, slot);
   slab.free_slots.push_back(slot);
   usable_.insert(slab.base);
+  if (allocator_) return;
+  const bool waits = may_wait();
+  loose_.push_back(slab.base + offset / stride_ * stride_);
+  if (!waits) give_back_loose();
 }
 
 }  // namespace kvarn

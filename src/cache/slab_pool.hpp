@@ -1,4 +1,4 @@
-// Memory for equal-sized slots, taken from the system on demand and given back page by page as slots are released.
+// Memory for equal-sized slots, taken from the system on demand and given back in whole pages as slots are released.
 #pragma once
 
 #include <cstddef>
@@ -19,10 +19,15 @@ class SlabPool {
   // larger rows, a row that moves).
   enum class Claim { kWithinLimit, kBeyondLimit };
   static constexpr std::size_t kPageBytes = 4096;  // what memory is counted in
+  // When pages of released slots go back to the system, which takes as long for one page as for many: at once, or when
+  // so many have been released. While there is a limit to keep they never wait.
+  enum class Return { kAtOnce, kTogether };
+  static constexpr std::size_t kMostLooseBytes = std::size_t{512} << 10;
 
   // limit: may be shared, must outlive the pool; nullptr: none. It counts whole pages. With an allocator slabs come
   // from it, count whole while they live, and go back whole.
-  explicit SlabPool(std::size_t slot_bytes, MemoryLimit* limit = nullptr, const Allocator& allocator = {});
+  explicit SlabPool(std::size_t slot_bytes, MemoryLimit* limit = nullptr, const Allocator& allocator = {},
+                    Return pages = Return::kAtOnce);
   ~SlabPool();
   SlabPool(SlabPool&& other) noexcept;
   SlabPool(const SlabPool&) = delete;
@@ -55,19 +60,23 @@ class SlabPool {
   // Takes the pages [first_page, end_page) of a slab that are not resident; false if the limit refuses them.
   bool touch_pages(Slab& slab, std::size_t first_page, std::size_t end_page, Claim claim);
   void forget_pages(std::size_t pages);
-  void give_back_pages(Slab& slab, std::uint32_t slot);
+  bool may_wait() const;
+  void give_back_loose();
+  void give_back_pages(Slab& slab, std::size_t first_page, std::size_t end_page);
   bool page_is_free(const Slab& slab, std::size_t page) const;
 
   MemoryLimit* limit_;
   Allocator allocator_;
+  Return return_;
   std::size_t slot_bytes_;
   std::size_t stride_;  // slot_bytes_ rounded up to 64
   std::size_t slab_bytes_;
   std::uint32_t slots_per_slab_;
   std::size_t used_slots_ = 0;
   std::size_t resident_pages_ = 0;
-  std::vector<Slab> slabs_;            // sorted by base address
-  std::set<const std::byte*> usable_;  // bases of slabs with a free slot
+  std::vector<Slab> slabs_;              // sorted by base address
+  std::set<const std::byte*> usable_;    // bases of slabs with a free slot
+  std::vector<const std::byte*> loose_;  // slots released since pages were last given back; some may be in use again
 };
 
 }  // namespace kvarn

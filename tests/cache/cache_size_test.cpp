@@ -68,7 +68,8 @@ TEST(SizeOfCaches, SequencesOfOneLength_TakeThatManyTimesAsMuch) {
               "three");
 }
 
-// What the system gives in whole pages, and what the cell map takes, is no more than a little off.
+// What the system gives in whole pages, and what the cell map takes, is no more than a little off, but for pages of
+// exact rows that have not gone back yet.
 TEST(SizeOfCaches, SlackAndMaps_AreCloseToWhatIsTaken) {
   const CacheConfig config = config_of("k4v4", 128, 128, 128);
   FakeEngine engine(config, 4096, 4);
@@ -77,7 +78,8 @@ TEST(SizeOfCaches, SlackAndMaps_AreCloseToWhatIsTaken) {
   const CacheAccount planned = size_of_caches(config, engine_layers(), {.sequences = 1, .tokens = engine.length(0)});
   const CacheAccount real = engine.cache().account();
   const auto taken = [](const CacheAccount& account) { return static_cast<double>(account.held_bytes()); };
-  EXPECT_NEAR(taken(planned) / taken(real), 1.0, 0.03);
+  EXPECT_GT(taken(real), 0.97 * taken(planned));
+  EXPECT_LT(taken(real), 1.03 * taken(planned) + static_cast<double>(SlabPool::kMostLooseBytes));
   EXPECT_NEAR(static_cast<double>(planned.map_bytes) / static_cast<double>(real.map_bytes), 1.0, 0.5);
 }
 

@@ -1,6 +1,7 @@
 #include "cache/slab_pool.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstring>
 #include <random>
@@ -48,6 +49,67 @@ TEST(SlabPool, ScatteredSlots_HoldNoMoreThanTheirPages) {
   EXPECT_LE(pool.taken_bytes(), 125u * 3u * 4096u);  // a slot touches two pages, or three at most
   for (int count = 0; count < 1000; count += 8) pool.release(slots[count]);
 }
+
+TEST(SlabPool, PagesThatReturnTogether_StayForAWhile_ButNoMoreThanSaid) {
+  SlabPool pool(8192, nullptr, {}, SlabPool::Return::kTogether);
+  std::vector<std::byte*> slots;
+  for (int count = 0; count < 1000; ++count) slots.push_back(pool.allocate());
+  for (int count = 1; count < 1000; ++count) {
+    if (count % 8 != 0) pool.release(slots[count]);
+    ASSERT_LE(pool.taken_bytes(), pool.used_bytes() + SlabPool::kMostLooseBytes);
+  }
+  EXPECT_GT(pool.taken_bytes(), pool.used_bytes());
+}
+
+TEST(SlabPool, WithALimit_NoPageWaits) {
+  MemoryLimit limit;
+  limit.set(std::uint64_t{1} << 30);
+  SlabPool pool(8192, &limit, {}, SlabPool::Return::kTogether);
+  std::vector<std::byte*> slots;
+  for (int count = 0; count < 100; ++count) slots.push_back(pool.allocate());
+  for (int count = 1; count < 100; ++count) {
+    pool.release(slots[count]);
+    ASSERT_EQ(pool.taken_bytes(), pool.used_bytes());
+    ASSERT_EQ(limit.taken(), pool.used_bytes());
+  }
+}
+
+class SlabPoolReturns : public ::testing::TestWithParam<SlabPool::Return> {};
+
+// mincore() says which pages the system holds; it fails where nothing is mapped any more.
+TEST_P(SlabPoolReturns, WhatCountsAsTaken_IsWhatTheSystemHolds) {
+  constexpr std::size_t kSlot = 6144;
+  std::mt19937 random(11);
+  SCOPED_TRACE("seed 11");
+  SlabPool pool(kSlot, nullptr, {}, GetParam());
+  std::vector<std::byte*> live;
+  std::set<std::uintptr_t> pages;  // that any slot ever touched
+  for (int step = 0; step < 4000; ++step) {
+    const bool grows = step % 1000 < 500;
+    if (live.empty() || random() % 8 < (grows ? 6u : 2u)) {
+      live.push_back(pool.allocate());
+      ASSERT_NE(live.back(), nullptr);
+      const auto first = reinterpret_cast<std::uintptr_t>(live.back()) / SlabPool::kPageBytes;
+      const auto last = (reinterpret_cast<std::uintptr_t>(live.back()) + kSlot - 1) / SlabPool::kPageBytes;
+      for (std::uintptr_t page = first; page <= last; ++page) pages.insert(page);
+    } else {
+      std::swap(live[random() % live.size()], live.back());
+      pool.release(live.back());
+      live.pop_back();
+    }
+    if (step % 250 != 249) continue;
+    std::size_t held = 0;
+    for (const std::uintptr_t page : pages) {
+      unsigned char is_held = 0;
+      auto* address = reinterpret_cast<void*>(page * SlabPool::kPageBytes);
+      held += mincore(address, SlabPool::kPageBytes, &is_held) == 0 && (is_held & 1) != 0;
+    }
+    EXPECT_EQ(pool.taken_bytes(), held * SlabPool::kPageBytes) << "step " << step;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(BothWays, SlabPoolReturns,
+                         ::testing::Values(SlabPool::Return::kAtOnce, SlabPool::Return::kTogether));
 
 // What full slabs leave unused at their ends; half a page of 64 on average if slots were counted by size alone.
 TEST(SlabPool, FullSlabs_WasteNextToNothing) {
