@@ -19,6 +19,7 @@ ExactTiles::ExactTiles(const AttentionShape& shape, std::size_t rows, Carver& ca
   seen_by_any_ = carver.take<std::uint8_t>(tokens);
   seen_by_all_ = carver.take<std::uint8_t>(tokens);
   head_blocks_ = carver.take<const HalfBits*>(tokens / kBlockTokens);
+  value_blocks_ = carver.take<const HalfBits*>(tokens / kBlockTokens);
   zeros_ = carver.take<HalfBits>(head_block_values(std::max(shape.dim_k, shape.dim_v)));
   shown_values_ = carver.take<HalfBits>(tokens * shape.dim_v);
   panel_ = carver.take<float>(kPanelLanes * std::max<std::size_t>(shape.dim_k, tokens));
@@ -29,35 +30,40 @@ void ExactTiles::begin(const float* queries, std::uint32_t kv_head) {
   kv_head_ = kv_head;
 }
 
-void ExactTiles::find_head_blocks(const SpanTile& tile, const TileSide& side, std::uint32_t dim) {
+void ExactTiles::find_head_blocks(const SpanTile& tile, const TileSide& side, std::uint32_t dim,
+                                  const HalfBits** found) {
   const std::size_t values = head_block_values(dim);
   for (std::size_t block = tile.first_row / kBlockTokens; block * kBlockTokens < tile.end_row; ++block) {
     const HalfBits* all_heads = side.blocks[block];
-    head_blocks_[block] = all_heads == nullptr ? zeros_ : all_heads + kv_head_ * values;
+    found[block] = all_heads == nullptr ? zeros_ : all_heads + kv_head_ * values;
     if (all_heads != nullptr || std::exchange(zeros_ready_, true)) continue;
     std::fill_n(zeros_, head_block_values(std::max(shape_.dim_k, shape_.dim_v)), HalfBits{0});
   }
 }
 
 void ExactTiles::score(const SpanTile& tile, float* scores, std::size_t stride) {
-  find_head_blocks(tile, tile.view->k, shape_.dim_k);
+  const bool has_values = tile.view->v.records == nullptr;
+  find_head_blocks(tile, tile.view->k, shape_.dim_k, head_blocks_);
+  if (has_values) find_head_blocks(tile, tile.view->v, shape_.dim_v, value_blocks_);
+  const std::size_t block = tile.first_row / kBlockTokens;
   for_each_run(tile, [&](std::size_t query, std::size_t count) {
     for (std::size_t i = 0; i < count * group_; ++i) {
       outputs_[i] = scores + (query * group_ + i) * stride + tile.column + tile.first_row;
     }
-    kernel_.accumulate_half_lanes(head_blocks_ + tile.first_row / kBlockTokens, shape_.dim_k, tile.lanes(),
+    kernel_.accumulate_half_lanes(head_blocks_ + block, shape_.dim_k, tile.lanes(),
                                   {.a = queries_ + query * group_ * shape_.dim_k,
                                    .a_stride = shape_.dim_k,
                                    .vectors = count * group_,
                                    .adds = false,
                                    .out = outputs_,
-                                   .panel = panel_});
+                                   .panel = panel_,
+                                   .ahead = has_values ? value_blocks_ + block : nullptr});
   });
 }
 
 void ExactTiles::add_values(const SpanTile& tile, const float* weights, const HalfBits* masks, std::size_t stride,
                             float* sums) {
-  find_head_blocks(tile, tile.view->v, shape_.dim_v);
+  find_head_blocks(tile, tile.view->v, shape_.dim_v, head_blocks_);
   const bool is_safe = !tile.has_hidden || all_values_finite(tile);
   is_safe ? add_rows(tile, weights, stride, sums) : add_guarded_values(tile, weights, masks, stride, sums);
 }
@@ -81,7 +87,7 @@ void ExactTiles::add_guarded_values(const SpanTile& tile, const float* weights, 
     part.active += active;
     part.active_count = count;
     if (count < tile.active_count) note_seen(part, masks, stride);
-    find_head_blocks(part, tile.view->v, shape_.dim_v);
+    find_head_blocks(part, tile.view->v, shape_.dim_v, head_blocks_);
     hide_unseen_values(part);
     add_rows(part, weights, stride, sums);
   }

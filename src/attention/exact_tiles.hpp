@@ -27,7 +27,7 @@ class ExactTiles {
   void add_values(const SpanTile& tile, const float* weights, const HalfBits* masks, std::size_t stride, float* sums);
 
  private:
-  void find_head_blocks(const SpanTile& tile, const TileSide& side, std::uint32_t dim);
+  void find_head_blocks(const SpanTile& tile, const TileSide& side, std::uint32_t dim, const HalfBits** found);
   bool all_values_finite(const SpanTile& tile) const;
   void add_guarded_values(const SpanTile& tile, const float* weights, const HalfBits* masks, std::size_t stride,
                           float* sums);
@@ -46,9 +46,10 @@ class ExactTiles {
   float** outputs_ = nullptr;            // [rows]
   std::uint8_t* seen_by_any_ = nullptr;  // [tile_tokens]
   std::uint8_t* seen_by_all_ = nullptr;
-  const HalfBits** head_blocks_ = nullptr;  // [tile_tokens/16], those of the KV head and side at hand
-  HalfBits* zeros_ = nullptr;               // a head block
-  HalfBits* shown_values_ = nullptr;        // [tile_tokens, dim_v], copies of head blocks with hidden rows
+  const HalfBits** head_blocks_ = nullptr;   // [tile_tokens/16], those of the KV head and side at hand
+  const HalfBits** value_blocks_ = nullptr;  // the same of the values that follow keys
+  HalfBits* zeros_ = nullptr;                // a head block
+  HalfBits* shown_values_ = nullptr;         // [tile_tokens, dim_v], copies of head blocks with hidden rows
   float* panel_ = nullptr;
 };
 

@@ -10,7 +10,8 @@
 namespace kvarn {
 namespace {
 
-constexpr std::size_t kHalfBlock = 16;  // tokens
+constexpr std::size_t kHalfBlock = 16;                        // tokens
+constexpr int kBlockVectors = kWidth < 16 ? 16 / kWidth : 1;  // lanes are whole blocks, too
 
 // Up to this many vectors widening every half again costs less than the panel.
 constexpr std::size_t kDirectVectors = 8;
@@ -28,29 +29,45 @@ constexpr int direct_vectors() {
 constexpr int kPanelVectors = 2;
 template <int Queries>
 constexpr int direct_vectors() {
-  return Queries == 1 ? 8 : Queries == 2 ? 4 : Queries == 3 ? 3 : 2;
+  return Queries == 1 ? 8 : Queries == 2 ? 4 : 2;
 }
 #endif
 
+constexpr std::size_t kLineHalves = 64 / sizeof(HalfBits);  // of a cache line
+
 KVARN_INLINE void prefetch_halves(const HalfBits* from, std::size_t count) {
-  constexpr std::size_t kLine = 64 / sizeof(HalfBits);
-  for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i);
+  for (std::size_t i = 0; i < count; i += kLineHalves) __builtin_prefetch(from + i);
 }
 
-// Lanes in blocks of 16: [rows, 16] halves each.
+// Lanes in blocks of 16: [rows, 16] halves each. Blocks are too short and lie too far apart for the processor to guess:
+// every row fetches a cache line, the first half of them the next blocks, the others what is read after all blocks.
 class HalfLaneSource {
  public:
-  KVARN_INLINE HalfLaneSource(const HalfBits* const* blocks, std::size_t rows) : blocks_(blocks), rows_(rows) {}
+  KVARN_INLINE HalfLaneSource(const HalfBits* const* blocks, const HalfBits* const* ahead, std::size_t rows,
+                              std::size_t lanes)
+      : blocks_(blocks), ahead_(ahead == nullptr ? blocks : ahead), rows_(rows), lanes_(lanes) {}
 
   // use(row, from) for every row from 0 upwards; from(v) are the halves of lanes lane + v*kWidth ...
   template <int Vectors, class Use>
   KVARN_INLINE void for_each_row(std::size_t lane, Use&& use) const {
+    constexpr int kBlocks = (Vectors * kWidth + static_cast<int>(kHalfBlock) - 1) / static_cast<int>(kHalfBlock);
+    const std::size_t block = lane / kHalfBlock;
     const HalfBits* first[Vectors];
     unroll<Vectors>([&](auto v) {
       const std::size_t at = lane + v.value * kWidth;
       first[v.value] = blocks_[at / kHalfBlock] + at % kHalfBlock;
     });
+    const HalfBits* fetched[kBlocks];
+    unroll<kBlocks>([&](auto b) {
+      const std::size_t next = block + kBlocks + b.value;
+      fetched[b.value] = blocks_[next * kHalfBlock < lanes_ ? next : block];
+    });
     for (std::size_t row = 0; row < rows_; ++row) {
+      if (row == rows_ / 2) unroll<kBlocks>([&](auto b) { fetched[b.value] = ahead_[block + b.value]; });
+      unroll<kBlocks>([&](auto b) {
+        __builtin_prefetch(fetched[b.value]);
+        fetched[b.value] += kLineHalves;
+      });
       use(
           row, [&](auto v) __attribute__((always_inline)) { return first[v.value] + row * kHalfBlock; });
     }
@@ -58,7 +75,9 @@ class HalfLaneSource {
 
  private:
   const HalfBits* const* blocks_;
+  const HalfBits* const* ahead_;
   std::size_t rows_;
+  std::size_t lanes_;
 };
 
 // Rows in blocks of 16: [16, lanes] halves each. The head blocks of a tile lie apart, too short and too far for the
@@ -138,7 +157,9 @@ void accumulate_few(const Source& source, const Accumulation& sum, std::size_t f
   constexpr int kMost = direct_vectors<Queries>();
   std::size_t lane = accumulate_halves_lanes<Queries, kMost>(source, sum, first, 0, lanes);
   if constexpr (kMost > 4) lane = accumulate_halves_lanes<Queries, 4>(source, sum, first, lane, lanes);
-  accumulate_halves_lanes<Queries, 1>(source, sum, first, lane, lanes);
+  if constexpr (kMost > kBlockVectors) {
+    accumulate_halves_lanes<Queries, kBlockVectors>(source, sum, first, lane, lanes);
+  }
 }
 
 template <class Source>
@@ -181,7 +202,11 @@ void accumulate_panel_lanes(const Panel& panel, const Accumulation& sum, std::si
   for (; lane + kBlock <= panel.end_lane; lane += kBlock) {
     accumulate_panel_block<Queries, kPanelVectors>(panel, sum, first, lane);
   }
-  for (; lane < panel.end_lane; lane += kWidth) accumulate_panel_block<Queries, 1>(panel, sum, first, lane);
+  if constexpr (kPanelVectors > kBlockVectors) {
+    for (; lane < panel.end_lane; lane += kHalfBlock) {
+      accumulate_panel_block<Queries, kBlockVectors>(panel, sum, first, lane);
+    }
+  }
 }
 
 void accumulate_panel(const Panel& panel, const Accumulation& sum) {
@@ -211,7 +236,7 @@ void accumulate_halves(const Source& source, std::size_t rows, std::size_t lanes
     const std::size_t end = lanes - start < kPanelLanes ? lanes : start + kPanelLanes;
     std::size_t lane = start;
     for (; lane + kBlock <= end; lane += kBlock) expand_lanes<4>(source, lane, sum.panel + (lane - start));
-    for (; lane < end; lane += kWidth) expand_lanes<1>(source, lane, sum.panel + (lane - start));
+    for (; lane < end; lane += kHalfBlock) expand_lanes<kBlockVectors>(source, lane, sum.panel + (lane - start));
     accumulate_panel({sum.panel, rows, start, end}, sum);
   }
 }
@@ -223,7 +248,7 @@ void accumulate_half_rows(const HalfBits* const* blocks, std::size_t rows, std::
 
 void accumulate_half_lanes(const HalfBits* const* blocks, std::size_t rows, std::size_t lanes,
                            const Accumulation& accumulation) {
-  accumulate_halves(HalfLaneSource(blocks, rows), rows, lanes, accumulation);
+  accumulate_halves(HalfLaneSource(blocks, accumulation.ahead, rows, lanes), rows, lanes, accumulation);
 }
 
 }  // namespace

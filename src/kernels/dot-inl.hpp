@@ -204,7 +204,9 @@ void dot_lanes(const CodeGroups<Bits>& groups, const DotVector* vectors, std::si
   for (; lane + kVectors * kWidth <= lanes; lane += kVectors * kWidth) {
     dot_block<Bits, Queries, kVectors>(groups, vectors, lane, lane_scale);
   }
-  for (; lane < lanes; lane += kWidth) dot_block<Bits, Queries, 1>(groups, vectors, lane, lane_scale);
+  if constexpr (kVectors * kWidth > static_cast<int>(kLaneBlock)) {
+    for (; lane < lanes; lane += kWidth) dot_block<Bits, Queries, 1>(groups, vectors, lane, lane_scale);
+  }
 }
 
 void dot_codes(const CodeTile& tile, const DotVector* vectors, std::size_t count, const float* lane_scale) {

@@ -112,6 +112,8 @@ struct Accumulation {
   bool adds;
   float* const* out;  // vectors pointers to [lanes]
   float* panel;       // scratch: kPanelLanes floats for each row of x
+  // For keys: as many blocks that are read after these, to be fetched meanwhile; nullptr: none.
+  const HalfBits* const* ahead = nullptr;
 };
 
 // Scores of one query head over `count` keys, as they come from the dot products.

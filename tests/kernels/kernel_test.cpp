@@ -211,7 +211,8 @@ class WholeNumberTile {
     std::vector<float> out(vectors_ * lanes_, kOld), panel(kPanelLanes * rows_);
     std::vector<float*> out_pointers;
     for (std::size_t i = 0; i < vectors_; ++i) out_pointers.push_back(&out[i * lanes_]);
-    const Accumulation sum{a_.data(), rows_, vectors_, adds, out_pointers.data(), panel.data()};
+    const HalfBits* const* ahead = adds ? lane_pointers_.data() : nullptr;  // fetched, or not: the sum is the same
+    const Accumulation sum{a_.data(), rows_, vectors_, adds, out_pointers.data(), panel.data(), ahead};
     if (from_lanes) {
       table.accumulate_half_lanes(lane_pointers_.data(), rows_, lanes_, sum);
     } else {
