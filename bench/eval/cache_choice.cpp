@@ -154,14 +154,17 @@ std::vector<CacheChoice> in_regimes(const std::vector<CacheChoice>& choices, con
   return all;
 }
 
+std::uint32_t tile_tokens_of(const CacheChoice& choice, const RecordSettings& records) {
+  return choice.tile_tokens == kUnset ? records.tile_tokens : static_cast<std::uint32_t>(choice.tile_tokens);
+}
+
 double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, const RecordSettings& records) {
   if (choice.kind != CacheChoice::Kind::kKvarn) {
     return baseline_bits_per_value(baseline_format(choice.codec).value_or(BaselineFormat::kNone));
   }
   const auto k_bits = static_cast<std::uint32_t>(choice.k_bits);
   const auto v_bits = static_cast<std::uint32_t>(choice.v_bits);
-  const bool has_length = choice.tile_tokens != kUnset;
-  const std::uint32_t tokens = has_length ? static_cast<std::uint32_t>(choice.tile_tokens) : records.tile_tokens;
+  const std::uint32_t tokens = tile_tokens_of(choice, records);
   const RecordVersion version = record_version(choice.fields).value_or(records.version);
   const std::size_t bytes = record_bytes(tile_shape(Side::kKey, tokens, head_dim, k_bits, version)) +
                             record_bytes(tile_shape(Side::kValue, tokens, head_dim, v_bits, version));

@@ -63,6 +63,9 @@ struct RecordSettings {
   RecordVersion version = RecordVersion::kHalves;
 };
 
+// Tokens of the tiles that the choice seals, or rounds as a baseline.
+std::uint32_t tile_tokens_of(const CacheChoice& choice, const RecordSettings& records);
+
 // Bits that a sealed value takes, metadata included.
 // [Sizes: docs/format/tile_record.md; ggml: 32 values and one half a block.]
 double nominal_bits_per_value(const CacheChoice& choice, std::uint32_t head_dim, const RecordSettings& records);

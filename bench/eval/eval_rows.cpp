@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "quality_summary.hpp"
@@ -70,7 +71,7 @@ Json free_run_json(const Json& stored) {
 }
 
 // Bits per value in full need the bytes of a cache. A baseline has none of its own: what it would seal is what KVarN
-// seals with the same exact tokens.
+// seals with the same exact tokens and tiles.
 class FullBits {
  public:
   FullBits(const RowSubject& subject, const EvalPlan& plan, std::span<const CacheChoice> choices,
@@ -100,8 +101,10 @@ class FullBits {
   }
 
  private:
-  using Regime = std::pair<std::int64_t, std::int64_t>;
-  static Regime regime(const CacheChoice& choice) { return {choice.sink_tokens, choice.tail_tokens}; }
+  using Regime = std::tuple<std::int64_t, std::int64_t, std::uint32_t>;
+  Regime regime(const CacheChoice& choice) const {
+    return {choice.sink_tokens, choice.tail_tokens, tile_tokens_of(choice, subject_.records)};
+  }
 
   const RowSubject& subject_;
   std::map<Regime, double> shares_;

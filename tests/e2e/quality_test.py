@@ -81,6 +81,13 @@ def test_bits_count_what_is_in_memory(short_run):
     assert 2 + METADATA_BITS < rows["k2v2"]["bits_per_value"] < rows["k8v8"]["bits_per_value"] < 16.5
 
 
+def test_bits_of_a_baseline_count_its_own_tiles(paths, tmp_path):
+    """Of 128 tokens tiles of 48 leave 32 exact; the baseline rounds tiles that leave none."""
+    rows, _ = evaluate(paths, tmp_path, *SHORT, "--no-layers", "--configs", "k4v4,k4v4:tile=48,q4_0")
+    assert rows["k4v4:tile=48"]["bits_per_value"] > 7
+    assert rows["q4_0"]["bits_per_value"] == pytest.approx(4.5)
+
+
 def test_second_run_takes_what_is_stored(paths, short_run):
     rows, _, folder = short_run
     again, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,k8v8,k2v2", name="again.json")
