@@ -68,19 +68,27 @@ TEST(SizeOfCaches, SequencesOfOneLength_TakeThatManyTimesAsMuch) {
               "three");
 }
 
-// What the system gives in whole pages, and what the cell map takes, is no more than a little off, but for pages of
-// exact rows that have not gone back yet.
+CacheAccount account_of_3500_tokens(const CacheConfig& config, MemoryLimit* limit) {
+  FakeEngine engine(config, 4096, 4, 1, limit);
+  while (engine.length(0) < 3500)
+    EXPECT_TRUE(engine.append(0, engine.length(0) < 3072 ? 512 : 1, FakeEngine::Check::kOff));
+  return engine.cache().account();
+}
+
+// What the system gives in whole pages, and what the cell map takes, is no more than a little off. Without a limit to
+// keep, pages of exact rows may go back later.
 TEST(SizeOfCaches, SlackAndMaps_AreCloseToWhatIsTaken) {
   const CacheConfig config = config_of("k4v4", 128, 128, 128);
-  FakeEngine engine(config, 4096, 4);
-  while (engine.length(0) < 3500)
-    ASSERT_TRUE(engine.append(0, engine.length(0) < 3072 ? 512 : 1, FakeEngine::Check::kOff));
-  const CacheAccount planned = size_of_caches(config, engine_layers(), {.sequences = 1, .tokens = engine.length(0)});
-  const CacheAccount real = engine.cache().account();
+  MemoryLimit limit;
+  limit.set(std::uint64_t{1} << 30);
+  const CacheAccount planned = size_of_caches(config, engine_layers(), {.sequences = 1, .tokens = 3500});
+  const CacheAccount real = account_of_3500_tokens(config, &limit);
   const auto taken = [](const CacheAccount& account) { return static_cast<double>(account.held_bytes()); };
-  EXPECT_GT(taken(real), 0.97 * taken(planned));
-  EXPECT_LT(taken(real), 1.03 * taken(planned) + static_cast<double>(SlabPool::kMostLooseBytes));
+  EXPECT_NEAR(taken(planned) / taken(real), 1.0, 0.03);
   EXPECT_NEAR(static_cast<double>(planned.map_bytes) / static_cast<double>(real.map_bytes), 1.0, 0.5);
+  const CacheAccount unlimited = account_of_3500_tokens(config, nullptr);
+  EXPECT_GE(unlimited.held_bytes(), real.held_bytes());
+  EXPECT_LE(unlimited.held_bytes(), real.held_bytes() + SlabPool::kMostLooseBytes);
 }
 
 TEST(SizeOfCaches, NoTokens_TakeNothing) {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "small_cache.hpp"
+#include "temporary_folder.hpp"
 
 namespace {
 
@@ -52,15 +53,7 @@ struct Content {
 
 class SessionCalls : public ::testing::Test {
  protected:
-  SessionCalls() {
-    std::string pattern = ::testing::TempDir() + "kvarn_session_XXXXXX";
-    directory_ = mkdtemp(pattern.data());
-    path_ = directory_ + "/one.kvarn";
-  }
-  ~SessionCalls() override {
-    std::remove(path_.c_str());
-    rmdir(directory_.c_str());
-  }
+  ~SessionCalls() override { std::remove(path_.c_str()); }
   const char* path() const { return path_.c_str(); }
   std::vector<unsigned char> file_bytes() const {
     std::vector<unsigned char> bytes(1 << 20);
@@ -81,8 +74,8 @@ class SessionCalls : public ::testing::Test {
   }
 
  private:
-  std::string directory_;
-  std::string path_;
+  kvarn::testing::TemporaryFolder folder_;
+  std::string path_ = folder_.file("one.kvarn");
 };
 
 TEST_F(SessionCalls, SavedFile_TellsWhatIsInIt) {

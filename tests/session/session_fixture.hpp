@@ -12,6 +12,7 @@
 
 #include "kept_bytes.hpp"
 #include "session/session.hpp"
+#include "temporary_folder.hpp"
 
 namespace kvarn {
 
@@ -94,19 +95,14 @@ inline void expect_same_sequence(FakeEngine& left, FakeEngine& right, int sequen
 // A directory that is gone with the test.
 class SessionFiles : public ::testing::Test {
  protected:
-  SessionFiles() {
-    std::string pattern = ::testing::TempDir() + "kvarn_session_XXXXXX";
-    directory_ = mkdtemp(pattern.data());
-  }
   ~SessionFiles() override {
     for (const std::string& name : names_) {
       std::remove(name.c_str());
       std::remove((name + ".partial").c_str());
     }
-    rmdir(directory_.c_str());
   }
   std::string file(const char* name) {
-    names_.push_back(directory_ + "/" + name);
+    names_.push_back(folder_.file(name));
     return names_.back();
   }
   static std::uint64_t size_of(const std::string& path) {
@@ -131,7 +127,7 @@ class SessionFiles : public ::testing::Test {
   }
 
  private:
-  std::string directory_;
+  testing::TemporaryFolder folder_;
   std::vector<std::string> names_;
 };
 
