@@ -218,7 +218,10 @@ void bind_shapes(py::module_& module) {
       .def_readwrite("tile_tokens", &kvarn_cache_config::tile_tokens)
       .def_property(
           "level", [](const kvarn_cache_config& config) { return name_of_level(config.level); },
-          [](kvarn_cache_config& config, const std::string& name) { config.level = level_of(name); });
+          [](kvarn_cache_config& config, const std::string& name) { config.level = level_of(name); })
+      .def_property(
+          "fields", [](const kvarn_cache_config& config) { return name_of_fields(config.fields); },
+          [](kvarn_cache_config& config, const std::string& name) { config.fields = fields_of(name); });
 
   const auto make_query = [](float scale, float soft_cap, std::uint32_t window_tokens, std::vector<float> sink_logits) {
     Query made{KVARN_QUERY_INIT, std::move(sink_logits)};

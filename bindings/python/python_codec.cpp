@@ -118,6 +118,7 @@ class PythonCodec {
 struct CodecOptions {
   std::uint32_t tile_tokens = 128;
   std::string level = "default";
+  std::string fields = "half";
   std::uint32_t threads = 1;
 };
 
@@ -129,6 +130,8 @@ CodecOptions options_of(const py::kwargs& given) {
       options.tile_tokens = value.cast<std::uint32_t>();
     } else if (name == "level") {
       options.level = value.cast<std::string>();
+    } else if (name == "fields") {
+      options.fields = value.cast<std::string>();
     } else if (name == "threads") {
       options.threads = value.cast<std::uint32_t>();
     } else {
@@ -158,6 +161,7 @@ void bind_codec(py::module_& module) {
     codec.dim = dim;
     codec.heads = heads;
     codec.level = level_of(options.level);
+    codec.fields = fields_of(options.fields);
     return std::make_unique<PythonCodec>(codec, options.threads);
   };
   py::class_<PythonCodec>(module, "Codec", "Tiles of keys or values to records and back.")
@@ -174,6 +178,7 @@ void bind_codec(py::module_& module) {
       .def_property_readonly("heads", [](const PythonCodec& codec) { return codec.shape().heads; })
       .def_property_readonly("tile_tokens", [](const PythonCodec& codec) { return codec.shape().tokens; })
       .def_property_readonly("level", [](const PythonCodec& codec) { return name_of_level(codec.shape().level); })
+      .def_property_readonly("fields", [](const PythonCodec& codec) { return name_of_fields(codec.shape().fields); })
       .def_property_readonly("threads", &PythonCodec::threads)
       .def_property_readonly("record_bytes", &PythonCodec::record_bytes)
       .def_property_readonly("bits_per_value", &PythonCodec::bits_per_value);

@@ -29,6 +29,14 @@ kvarn_level level_of(const std::string& name) {
 
 const char* name_of_level(kvarn_level level) { return kLevels[level]; }
 
+kvarn_fields fields_of(const std::string& name) {
+  if (name == "half") return KVARN_FIELDS_HALF;
+  if (name == "byte") return KVARN_FIELDS_BYTE;
+  throw pybind11::value_error("fields must be 'half' or 'byte', not '" + name + "'");
+}
+
+const char* name_of_fields(kvarn_fields fields) { return fields == KVARN_FIELDS_BYTE ? "byte" : "half"; }
+
 }  // namespace kvarn::python
 
 PYBIND11_MODULE(_kvarn, module) {

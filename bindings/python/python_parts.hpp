@@ -19,6 +19,8 @@ const char* name_of_side(kvarn_side side);
 // "default", "official", "scaled", "fast", "best" or "plain"; throws ValueError for anything else.
 kvarn_level level_of(const std::string& name);
 const char* name_of_level(kvarn_level level);
+kvarn_fields fields_of(const std::string& name);
+const char* name_of_fields(kvarn_fields fields);
 
 // Calls the library while other Python threads run, one call at a time for each mutex. Throws StatusError. The lock is
 // taken after the interpreter was let go and given back before it is wanted again: so no two threads wait for each

@@ -23,6 +23,9 @@ enum class Level : kvarn_level {
   kBest = KVARN_LEVEL_BEST,
 };
 
+// What a scale or a zero in a record takes. Bytes are written at kFast and kBest alone.
+enum class Fields : kvarn_fields { kHalf = KVARN_FIELDS_HALF, kByte = KVARN_FIELDS_BYTE };
+
 // A batch of tiles: tiles * tokens tokens in order, of `heads` heads. Record number tile * heads + head is that of one
 // head of one tile. All calls may run at the same time.
 struct Codec {
@@ -33,6 +36,7 @@ struct Codec {
   std::uint32_t heads = 1;
   std::uint32_t tiles = 1;
   Level level = Level::kDefault;
+  Fields fields = Fields::kHalf;
 
   struct Sizes {
     std::size_t record_bytes;          // of one record
@@ -86,7 +90,8 @@ struct Codec {
             dim,
             heads,
             tiles,
-            static_cast<kvarn_level>(level)};
+            static_cast<kvarn_level>(level),
+            static_cast<kvarn_fields>(fields)};
   }
 };
 

@@ -118,6 +118,14 @@ typedef uint32_t kvarn_level;
 #define KVARN_LEVEL_BEST 4u     /* fast, and rows make good the rounding errors of others; keys: as queries see them */
 #define KVARN_LEVEL_PLAIN 5u    /* fast without a search: where encoding must keep up with a wire or a drive */
 
+/* A number that is one of the KVARN_FIELDS_ constants: what a scale or a zero in a record takes, which is the version
+ * of the record. Bytes are written at FAST and BEST, which choose codes for the fields as they are stored; they lose
+ * hardly more below 8 bits, and take 0.19 bits a value less at 128 channels and tiles of 128 tokens. Version 2 is
+ * provisional. */
+typedef uint32_t kvarn_fields;
+#define KVARN_FIELDS_HALF 0u /* half precision: version 1 */
+#define KVARN_FIELDS_BYTE 1u /* one byte: version 2 */
+
 /* Rows of tokens in the caller's memory: value (token, head, channel) is at data[token * token_stride + head *
  * head_stride + channel], so the channels of one head lie side by side. Strides are at least 0 and count values.
  * [tokens, heads, dim]: token_stride = heads * dim, head_stride = dim. [heads, tokens, dim]: token_stride = dim,
@@ -192,9 +200,10 @@ typedef struct kvarn_codec {
   uint32_t heads;  /* at least 1 */
   uint32_t tiles;  /* at least 1 */
   kvarn_level level;
+  kvarn_fields fields;
 } kvarn_codec;
 #define KVARN_CODEC_INIT \
-  { sizeof(kvarn_codec), KVARN_SIDE_K, 4, 128, 128, 1, 1, KVARN_LEVEL_DEFAULT }
+  { sizeof(kvarn_codec), KVARN_SIDE_K, 4, 128, 128, 1, 1, KVARN_LEVEL_DEFAULT, KVARN_FIELDS_HALF }
 
 /* What a batch takes. */
 typedef struct kvarn_codec_sizes {
@@ -251,9 +260,10 @@ typedef struct kvarn_cache_config {
   uint32_t sink_tokens; /* the first tokens of a sequence, rounded up to whole tiles, stay exact */
   uint32_t tail_tokens; /* so many tokens before those of a step stay exact, and the step's own */
   uint32_t tile_tokens; /* a multiple of 16, from 16 to 256 */
+  kvarn_fields fields;  /* of the records that are written, and of those that a session brings */
 } kvarn_cache_config;
 #define KVARN_CACHE_CONFIG_INIT \
-  { sizeof(kvarn_cache_config), 4, 4, KVARN_LEVEL_DEFAULT, 128, 128, 128 }
+  { sizeof(kvarn_cache_config), 4, 4, KVARN_LEVEL_DEFAULT, 128, 128, 128, KVARN_FIELDS_HALF }
 
 /* Sets widths, and for names that have one the tail, from a name: "f16", "k4v4", "k4v2" ... with 8, 6, 5, 4, 3 or 2 for
  * each side, or "near-lossless" (6 bits), "balanced" (4), "small" (3), "smallest" (2). KVARN_STATUS_INVALID_ARGUMENT

@@ -18,11 +18,13 @@ std::optional<CacheConfig> read_config(const kvarn_cache_config* config) {
     read.v_bits = own->v_bits;
   }
   const auto level = read_level(own->level, read.k_bits);
-  if (!level) return std::nullopt;
+  const auto version = read_fields(own->fields);
+  if (!level || !version) return std::nullopt;
   if (own->level != KVARN_LEVEL_DEFAULT) read.level = level;
   read.sink_tokens = own->sink_tokens;
   read.tail_tokens = own->tail_tokens;
   read.tile_tokens = own->tile_tokens;
+  read.version = *version;
   return read;
 }
 

@@ -93,6 +93,12 @@ inline std::optional<EncoderLevel> read_level(kvarn_level level, std::uint32_t b
   }
 }
 
+inline std::optional<RecordVersion> read_fields(kvarn_fields fields) {
+  if (fields == KVARN_FIELDS_HALF) return RecordVersion::kHalves;
+  if (fields == KVARN_FIELDS_BYTE) return RecordVersion::kBytes;
+  return std::nullopt;
+}
+
 inline std::optional<Side> read_side(kvarn_side side) {
   if (side == KVARN_SIDE_K) return Side::kKey;
   if (side == KVARN_SIDE_V) return Side::kValue;

@@ -39,12 +39,14 @@ std::optional<Batch> read_batch(const kvarn_codec* codec) {
   if (!own || own->heads == 0 || own->tiles == 0) return std::nullopt;
   const auto side = read_side(own->side);
   const auto level = read_level(own->level, own->bits);
-  if (!side || !level) return std::nullopt;
-  const TileShape shape = tile_shape(*side, own->tokens, own->dim, own->bits);
+  const auto version = read_fields(own->fields);
+  if (!side || !level || !version) return std::nullopt;
+  const TileShape shape = tile_shape(*side, own->tokens, own->dim, own->bits, *version);
   if (validate(shape) != Status::kOk) return std::nullopt;
   const std::uint64_t records = std::uint64_t{own->heads} * own->tiles;
   if (records > SIZE_MAX / record_bytes(shape)) return std::nullopt;
-  return Batch{{*side, own->dim, own->bits, *level}, shape, own->tokens, own->heads, static_cast<std::size_t>(records)};
+  const TileEncoding encoding{*side, own->dim, own->bits, *level, nullptr, *version};
+  return Batch{encoding, shape, own->tokens, own->heads, static_cast<std::size_t>(records)};
 }
 
 bool scratch_fits(const kvarn_buffer& scratch, std::size_t worker_bytes, const Runner& runner) {
@@ -131,6 +133,7 @@ Status encode(const kvarn_codec* codec, const kvarn_const_rows* rows, const kvar
   const auto batch = read_batch(codec);
   const auto team = read_runner(runner);
   if (!batch || !team || !codec_rows_fit(rows) || records.data == nullptr) return Status::kInvalidArgument;
+  if (!writes_version(batch->encoding.level, batch->encoding.version)) return Status::kInvalidArgument;
   if (records.bytes != batch->records * batch->record_size()) return Status::kInvalidArgument;
   const std::size_t worker_bytes = batch->encode_worker_bytes();
   if (!scratch_fits(scratch, worker_bytes, *team)) return Status::kInvalidArgument;

@@ -152,6 +152,7 @@ kvarn_cache_config config_of(const CacheConfig& config) {
   of.sink_tokens = config.sink_tokens;
   of.tail_tokens = config.tail_tokens;
   of.tile_tokens = config.tile_tokens;
+  of.fields = config.version == RecordVersion::kBytes ? KVARN_FIELDS_BYTE : KVARN_FIELDS_HALF;
   return of;
 }
 static_assert(static_cast<kvarn_level>(EncoderLevel::kOfficial) + KVARN_LEVEL_OFFICIAL == KVARN_LEVEL_OFFICIAL);

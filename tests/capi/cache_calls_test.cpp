@@ -131,6 +131,30 @@ TEST(CacheCalls, StructsOfOtherVersions_AreUnderstood) {
   EXPECT_EQ(kvarn_cache_get_account(cache.get(), &account), KVARN_STATUS_INVALID_ARGUMENT);
 }
 
+TEST(CacheCalls, FieldsOfOneByte_TakeLessAndAreForLevelsThatSearch) {
+  const auto record_bytes = [](kvarn_fields fields) {
+    kvarn_cache_config config = small_config();
+    config.fields = fields;
+    const Cache cache = cache_of(config, 1, 200);
+    step(cache.get(), 0, 100, 1);
+    step(cache.get(), 0, 30, 2);
+    kvarn_cache_account account = KVARN_CACHE_ACCOUNT_INIT;
+    EXPECT_EQ(kvarn_cache_get_account(cache.get(), &account), KVARN_STATUS_OK);
+    return account.record_bytes;
+  };
+  EXPECT_GT(record_bytes(KVARN_FIELDS_BYTE), 0u);
+  EXPECT_LT(record_bytes(KVARN_FIELDS_BYTE), record_bytes(KVARN_FIELDS_HALF));
+  kvarn_cache_config config = small_config();
+  kvarn_cache_limits limits = KVARN_CACHE_LIMITS_INIT;
+  kvarn_cache* made = nullptr;
+  config.fields = KVARN_FIELDS_BYTE;
+  config.level = KVARN_LEVEL_OFFICIAL;
+  EXPECT_EQ(kvarn_cache_create(&config, kLayers, 2, &limits, nullptr, &made), KVARN_STATUS_INVALID_ARGUMENT);
+  config.level = KVARN_LEVEL_DEFAULT;
+  config.fields = 2;
+  EXPECT_EQ(kvarn_cache_create(&config, kLayers, 2, &limits, nullptr, &made), KVARN_STATUS_INVALID_ARGUMENT);
+}
+
 TEST(CacheCalls, Accounts_AddUp) {
   const Cache cache = make_cache();
   step(cache.get(), 0, 100, 1);

@@ -71,8 +71,8 @@ TEST(CodecCalls, GoldenRows_GiveTheGoldenRecords) {
     std::string record, rows, axis, level;
     uint32_t tokens, dim, bits, version;
     fields >> record >> rows >> axis >> tokens >> dim >> bits >> level >> version;
-    if (version != 1) continue;  // what these calls write
     kvarn_codec codec = codec_of(axis == "k" ? KVARN_SIDE_K : KVARN_SIDE_V, bits, tokens, dim);
+    codec.fields = version == 2 ? KVARN_FIELDS_BYTE : KVARN_FIELDS_HALF;
     codec.level = level == "official" ? KVARN_LEVEL_OFFICIAL
                   : level == "scaled" ? KVARN_LEVEL_SCALED
                   : level == "fast"   ? KVARN_LEVEL_FAST
@@ -226,9 +226,30 @@ TEST(CodecCalls, BatchesOutOfRange_AreRefused) {
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.tiles = 0; }), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.side = 0; }), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.level = 6; }), KVARN_STATUS_INVALID_ARGUMENT);
+  EXPECT_EQ(measured([](kvarn_codec& codec) { codec.fields = 2; }), KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.heads = codec.tiles = UINT32_MAX; }),
             KVARN_STATUS_INVALID_ARGUMENT);
   EXPECT_EQ(measured([](kvarn_codec& codec) { codec.struct_size = 0; }), KVARN_STATUS_INVALID_ARGUMENT);
+}
+
+TEST(CodecCalls, FieldsOfOneByte_AreForLevelsThatSearch) {
+  kvarn_codec codec = codec_of(KVARN_SIDE_V, 4, 16, 16);
+  const std::size_t halves = sizes_of(codec).record_bytes;
+  codec.fields = KVARN_FIELDS_BYTE;
+  EXPECT_EQ(sizes_of(codec).record_bytes, halves - 3 * 16);
+  const auto rows = normals(256, 6);
+  const kvarn_const_rows from{rows.data(), KVARN_TYPE_F32, 16, 16};
+  for (const kvarn_level level : {KVARN_LEVEL_OFFICIAL, KVARN_LEVEL_SCALED, KVARN_LEVEL_PLAIN}) {
+    codec.level = level;
+    (void)encode(codec, from, nullptr, KVARN_STATUS_INVALID_ARGUMENT);
+  }
+  codec.level = KVARN_LEVEL_DEFAULT;
+  const auto records = encode(codec, from);
+  codec.level = KVARN_LEVEL_OFFICIAL;  // a reader need not know who wrote them
+  const auto decoded = decode<float>(codec, records, KVARN_TYPE_F32);
+  double error = 0;
+  for (std::size_t at = 0; at < rows.size(); ++at) error += (decoded[at] - rows[at]) * (decoded[at] - rows[at]);
+  EXPECT_LT(error / static_cast<double>(rows.size()), 0.01);
 }
 
 TEST(CodecCalls, WrongMemory_IsRefusedUntouched) {

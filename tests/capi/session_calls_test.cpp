@@ -269,6 +269,29 @@ TEST_F(SessionCalls, TilesMadeSmaller_TravelAsTheyAre) {
   }
 }
 
+TEST_F(SessionCalls, FieldsOfOneByte_TravelAsTheyAre) {
+  kvarn_cache_config bytes = small_config();
+  bytes.fields = KVARN_FIELDS_BYTE;
+  const Cache cache = cache_of(bytes, 1, 400);
+  (void)step(cache.get(), 0, 200, 1);
+  (void)step(cache.get(), 0, 30, 2);
+  const Content content(cache.get(), 0, {});
+  ASSERT_EQ(kvarn_session_save(path(), &content.content, KVARN_SAVE_UNSYNCED, nullptr), KVARN_STATUS_OK);
+  const auto expected = step(cache.get(), 0, 20, 3);
+  const Session session = open();
+  kvarn_layer layers[2];
+  kvarn_cache_config config = KVARN_CACHE_CONFIG_INIT;
+  ASSERT_EQ(kvarn_session_get_shape(session.get(), 0, &config, layers, 2), KVARN_STATUS_OK);
+  EXPECT_EQ(config.fields, KVARN_FIELDS_BYTE);
+  for (const kvarn_records records : {KVARN_RECORDS_COPIED, KVARN_RECORDS_MAPPED}) {
+    const Cache other = cache_of(config, 1, 400);
+    ASSERT_EQ(kvarn_session_load(session.get(), 0, other.get(), 0, records), KVARN_STATUS_OK);
+    EXPECT_EQ(step(other.get(), 0, 20, 3), expected);
+  }
+  const Cache halves = cache_of(small_config(), 1, 400);
+  EXPECT_EQ(kvarn_session_load(session.get(), 0, halves.get(), 0, KVARN_RECORDS_COPIED), KVARN_STATUS_OTHER_SHAPE);
+}
+
 TEST_F(SessionCalls, DamageAndMisuse_HaveNames) {
   const Cache cache = make_cache();
   (void)step(cache.get(), 0, 130, 1);

@@ -209,14 +209,17 @@ def test_limits_are_errors_and_shrinking_makes_room():
 
 def test_configurations_are_presets_with_differences():
     config = kvarn.Config("k4v2", tail_tokens=64, level="fast", tile_tokens=32)
-    assert (config.k_bits, config.v_bits, config.tail_tokens, config.sink_tokens, config.tile_tokens, config.level) == (
-        4, 2, 64, 128, 32, "fast")
+    assert (config.k_bits, config.v_bits, config.tail_tokens, config.sink_tokens, config.tile_tokens, config.level, config.fields) == (
+        4, 2, 64, 128, 32, "fast", "half")
+    assert kvarn.Config(fields="byte").fields == "byte"
     with pytest.raises(kvarn.InvalidArgument):
         kvarn.Config("k4v9")
     with pytest.raises(TypeError):
         kvarn.Config(tails=3)
     with pytest.raises(ValueError):
         kvarn.Config(level="good")
+    with pytest.raises(ValueError):
+        kvarn.Config(fields="bytes")
     with pytest.raises(kvarn.InvalidArgument):
         kvarn.Cache([LAYER], kvarn.Config(tile_tokens=17))
     with pytest.raises(kvarn.InvalidArgument):

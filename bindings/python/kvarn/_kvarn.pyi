@@ -10,6 +10,7 @@ from typing_extensions import Buffer
 
 Side = Literal["k", "v"]
 Level = Literal["default", "official", "scaled", "fast", "best", "plain"]
+Fields = Literal["half", "byte"]
 
 __version__: str
 
@@ -93,6 +94,7 @@ class Codec:
         *,
         tile_tokens: int = 128,
         level: Level = "default",
+        fields: Fields = "half",
         threads: int = 1,
     ) -> None: ...
     def encode(
@@ -128,6 +130,8 @@ class Codec:
     @property
     def level(self) -> Level: ...
     @property
+    def fields(self) -> Fields: ...
+    @property
     def threads(self) -> int: ...
     @property
     def record_bytes(self) -> int:
@@ -160,6 +164,7 @@ class Config:
     sink_tokens: int
     tail_tokens: int
     tile_tokens: int
+    fields: Fields
     def __init__(
         self,
         preset: str = "k4v4",
@@ -170,6 +175,7 @@ class Config:
         sink_tokens: int = ...,
         tail_tokens: int = ...,
         tile_tokens: int = ...,
+        fields: Fields = ...,
     ) -> None: ...
 
 class Query:
