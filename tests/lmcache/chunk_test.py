@@ -220,6 +220,24 @@ def test_a_chunk_says_itself_how_it_was_made():
     stored = store(one, (group,), chunk)
     assert load(other, (group,), stored) == load(one, (group,), stored)
     assert check_stored(stored).coding == Coding(4, 2, 32, "fast")
+    small = store(ChunkCodec(coding_of("k4v2", 32, fields="byte")), (group,), chunk)
+    assert check_stored(small).coding == Coding(4, 2, 32, "fast", "byte")
+    assert load(one, (group,), small) == load(ChunkCodec(coding_of("k4v2", 32, fields="byte")), (group,), small)
+
+
+def test_fields_of_one_byte_take_less_and_lose_hardly_more():
+    group, chunk = some_chunk((2, 2, 300, 2 * 64))
+    rows = rows_of_bytes(chunk, "float16", group.shape)
+    sizes, errors = [], []
+    for fields in ("half", "byte"):
+        codec = ChunkCodec(coding_of("k4v4", 64, fields=fields))
+        stored = store(codec, (group,), chunk)
+        sizes.append(len(stored))
+        errors.append(np.mean((rows_of_bytes(load(codec, (group,), stored), "float16", group.shape) - rows) ** 2))
+    # Of each head's 300 tokens: two tiles of 128 and one of 32, channels and tokens, three fields a row and lane, a byte each.
+    assert sizes[0] - sizes[1] == 2 * 2 * (2 * 3 * (64 + 128) + 3 * (64 + 32))
+    assert errors[1] < errors[0] * 1.05
+    assert coding_of("f16", 64, fields="byte") == coding_of("f16", 64)
 
 
 def test_too_little_memory_is_refused():
@@ -234,7 +252,8 @@ def test_too_little_memory_is_refused():
         codec.decode(stored, (group,), bytearray(len(chunk) - 1))
 
 
-@pytest.mark.parametrize("arguments", [("k4v9", 128), ("", 128), ("k4v4", 100), ("k4v4", 0), ("k4v4", 2048), ("k4v4", 128, "good")])
+@pytest.mark.parametrize("arguments", [("k4v9", 128), ("", 128), ("k4v4", 100), ("k4v4", 0), ("k4v4", 2048), ("k4v4", 128, "good"),
+                                       ("k4v4", 128, "fast", "bytes"), ("k4v4", 128, "plain", "byte")])
 def test_other_presets_head_sizes_and_levels_are_refused(arguments):
     with pytest.raises(ValueError):
         coding_of(*arguments)

@@ -39,14 +39,15 @@ def as_type(rows, name):
 class Cache:
     """One layer with its pages, and sequences that are computed in parts; types of K and V, of queries, of outputs."""
 
-    def __init__(self, preset="k8v8", dim=64, deterministic=False, keep=None, level="fast", types=("float16", "float32", "float32"), **named):
+    def __init__(self, preset="k8v8", dim=64, deterministic=False, keep=None, level="fast", fields="half",
+                 types=("float16", "float32", "float32"), **named):
         self.dim, self.deterministic, self.types = dim, deterministic, types
         self.changed = 0  # values that no half can hold, in the next run
         bits = _native.preset_bits(preset)
         self.hot = HotBlocks(PoolShape(TILE, _native.UNIT_TOKENS, 128, 80), 0, keep or (Keep(0, 0) if deterministic else Keep()))
-        self.shared = _native.Shared(80, KV_HEADS, dim, dim, *bits)
+        self.shared = _native.Shared(80, KV_HEADS, dim, dim, *bits, fields)
         self.layer = _native.Layer(self.shared, 128, HEADS, level, 1 / math.sqrt(dim), **named)
-        self.pages = np.zeros((BLOCKS, _native.bytes_per_token(KV_HEADS, dim, dim, *bits) * TILE * KV_HEADS), np.uint8)
+        self.pages = np.zeros((BLOCKS, _native.bytes_per_token(KV_HEADS, dim, dim, *bits, fields) * TILE * KV_HEADS), np.uint8)
 
     def run(self, parts):
         """parts: (sequence, start, length, blocks); returns the outputs of each."""
@@ -97,10 +98,11 @@ def error(got, expected):
 
 
 # About twice what the widths lose on normal rows; a tile in another's place is an error of 1.
-@pytest.mark.parametrize("preset, tolerance", [("f16", 1e-3), ("k8v8", 0.015), ("k4v4", 0.2)])
+@pytest.mark.parametrize("preset, tolerance, fields", [("f16", 1e-3, "half"), ("k8v8", 0.015, "half"), ("k4v4", 0.2, "half"),
+                                                       ("k4v4", 0.2, "byte")])
 @pytest.mark.parametrize("dim", [64, 80])
-def test_attention_over_pages_and_rows_is_attention(preset, tolerance, dim):
-    cache = Cache(preset, dim, keep=Keep(0, 0))
+def test_attention_over_pages_and_rows_is_attention(preset, tolerance, fields, dim):
+    cache = Cache(preset, dim, keep=Keep(0, 0), fields=fields)
     one, two = Sequence(1, 700, dim), Sequence(2, 300, dim)
     mine, others = [3, 9, 4, 17, 5, 6], [8, 7, 11]
     for start, length in [(0, 100), (100, 260), (260, 261), (261, 640), (640, 641), (641, 642)]:
@@ -166,6 +168,14 @@ def test_values_that_no_half_holds_are_counted_and_finite(keys):
     sequence.k[5, 0, 3], sequence.v[6, 1, 2] = 1, 1
     cache.changed = 0
     assert np.isfinite(cache.run([(sequence, 129, 130, [1, 2])])[0]).all()
+
+
+def test_fields_of_one_byte_take_less_and_are_for_levels_that_search():
+    assert [_native.bytes_per_token(8, 128, 128, 4, 4, fields) for fields in ("half", "byte")] == [140, 134]
+    with pytest.raises(ValueError, match="half or byte"):
+        _native.bytes_per_token(8, 128, 128, 4, 4, "bytes")
+    with pytest.raises(ValueError, match="take fast or best"):
+        Cache("k4v4", level="plain", fields="byte")
 
 
 def test_arrays_that_do_not_fit_are_refused():

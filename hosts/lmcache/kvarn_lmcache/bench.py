@@ -62,6 +62,7 @@ def parser():
     made = argparse.ArgumentParser(prog="kvarn-lmcache bench", description="Speed of the serde, and the links for which it pays.")
     made.add_argument("--preset", default="k4v4")
     made.add_argument("--level", default="fast")
+    made.add_argument("--fields", default="half", help="half or byte: what a scale or a zero takes")
     made.add_argument("--head-dim", type=int, default=128)
     made.add_argument("--kv-heads", type=int, default=8)
     made.add_argument("--layers", type=int, default=8)
@@ -86,7 +87,7 @@ def random_chunk(options):
 
 def measure(options, threads):
     group, chunk = random_chunk(options)
-    codec = ChunkCodec(coding_of(options.preset, options.head_dim, options.level), threads)
+    codec = ChunkCodec(coding_of(options.preset, options.head_dim, options.level, options.fields), threads)
     stored = np.empty(codec.encoded_bytes((group,)), np.uint8)
     back = np.empty_like(chunk)
     half_bytes = np.prod(group.shape) * 2
@@ -150,7 +151,7 @@ def main(arguments):
             kvarn.choose_kernels(options.kernels)
         if options.runs < 1:
             raise ValueError("--runs must be at least 1")
-        coding_of(options.preset, options.head_dim, options.level)
+        coding_of(options.preset, options.head_dim, options.level, options.fields)
         measured = [measure(options, threads) for threads in sorted({1, options.threads})]
     except ValueError as error:
         print(f"kvarn-lmcache bench: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Chunks to stored chunks and back, in the caller's memory. Knows numpy and the codec, neither LMCache nor torch."""
 
+import dataclasses
 import threading
 
 import kvarn
@@ -11,17 +12,22 @@ from .chunk_format import Coding, Damaged, Tiling, plan_chunk
 _ROWS = {"bfloat16": np.uint16, "float16": np.float16, "float32": np.float32}
 
 
-def coding_of(preset, head_dim, level="fast"):
+def coding_of(preset, head_dim, level="fast", fields="half"):
     """A preset's name ("k4v4", "balanced", "f16", ...) as a coding. Raises ValueError for what there is not."""
     if level not in chunk_format.LEVELS:
         raise ValueError(f"there is no level '{level}'; take one of {', '.join(chunk_format.LEVELS)}")
+    if fields not in chunk_format.FIELDS.values():
+        raise ValueError(f"there are no fields '{fields}'; take half or byte")
+    if fields == "byte" and level not in ("default", "fast", "best"):
+        raise ValueError(f"level '{level}' writes no fields of one byte; take fast or best, or fields of half")
     try:
         config = kvarn.Config(preset)
     except kvarn.Error as error:
         raise ValueError(f"there is no preset '{preset}'; k4v4, k4v2, k8v8 ... or near-lossless, balanced, small, smallest, f16") from error
     if not 16 <= head_dim <= 1024 or head_dim % 16 != 0:
         raise ValueError(f"head_dim must be a multiple of 16 from 16 to 1024, not {head_dim}")
-    return Coding(config.k_bits, config.v_bits, head_dim, level)
+    coding = Coding(config.k_bits, config.v_bits, head_dim, level, fields)
+    return dataclasses.replace(coding, fields="half") if coding.exact else coding
 
 
 class ChunkCodec:
@@ -83,11 +89,11 @@ class ChunkCodec:
 
     def _codec(self, side, coding, heads, tile_tokens):
         bits = coding.k_bits if side == "k" else coding.v_bits
-        key = (side, bits, coding.head_dim, heads, tile_tokens, coding.level)
+        key = (side, bits, coding.head_dim, heads, tile_tokens, coding.level, coding.fields)
         with self._lock:
             if key not in self._codecs:
                 self._codecs[key] = kvarn.Codec(side, bits, coding.head_dim, heads, tile_tokens=tile_tokens, level=coding.level,
-                                                threads=self._threads)
+                                                fields=coding.fields, threads=self._threads)
             return self._codecs[key]
 
     def _batches(self, group, coding, place):

@@ -1,4 +1,4 @@
-"""The bytes of one stored chunk, version 1 (docs/format/lmcache_chunk.md): places and sizes, and the header. Computes nothing
+"""The bytes of one stored chunk, versions 1 and 2 (docs/format/lmcache_chunk.md): places and sizes, and the header. Computes nothing
 with keys and values, and knows neither LMCache nor torch.
 
 A chunk is one object of LMCache: one or more groups, each an array of one shape and type, side by side in memory. A group
@@ -13,7 +13,7 @@ import struct
 import kvarn
 
 MAGIC = b"KVARNLMC"
-VERSION = 1
+FIELDS = {1: "half", 2: "byte"}  # of the records in it, by the version of a chunk
 TILE_TOKENS = 128
 EXACT_BITS = 16  # on both sides: nothing becomes records
 
@@ -53,10 +53,20 @@ class Coding:
     v_bits: int
     head_dim: int
     level: str = "fast"
+    fields: str = "half"
 
     @property
     def exact(self):
         return self.k_bits == EXACT_BITS and self.v_bits == EXACT_BITS
+
+    def __str__(self):
+        byte_fields = ", fields byte" if self.fields == "byte" else ""
+        return f"k{self.k_bits}v{self.v_bits}, head_dim {self.head_dim}, level {self.level}{byte_fields}"
+
+    @property
+    def version(self):
+        """Of a chunk that is made so."""
+        return next(version for version, fields in FIELDS.items() if fields == self.fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,19 +122,19 @@ def becomes_records(group, coding):
     return sides == 2 and layers > 0 and tokens >= 16 and width > 0 and width % coding.head_dim == 0
 
 
-def _record_bytes(side, bits, head_dim, tile_tokens):
-    return kvarn.Codec(side, bits, head_dim, tile_tokens=tile_tokens).record_bytes
+def _record_bytes(side, bits, coding, tile_tokens):
+    return kvarn.Codec(side, bits, coding.head_dim, tile_tokens=tile_tokens, fields=coding.fields).record_bytes
 
 
 def _records_group_bytes(group, coding):
     _, layers, tokens, width = group.shape
-    tiling, dim = Tiling(tokens), coding.head_dim
+    tiling = Tiling(tokens)
     total = 2 * tiling.tail * width * group.value_bytes
     for tiles, tile_tokens in ((tiling.whole, TILE_TOKENS), (1, tiling.rest)):
         if tiles == 0 or tile_tokens == 0:
             continue
-        one_head = _record_bytes("k", coding.k_bits, dim, tile_tokens) + _record_bytes("v", coding.v_bits, dim, tile_tokens)
-        total += tiles * width // dim * one_head
+        one_head = _record_bytes("k", coding.k_bits, coding, tile_tokens) + _record_bytes("v", coding.v_bits, coding, tile_tokens)
+        total += tiles * width // coding.head_dim * one_head
     return layers * total
 
 
@@ -149,7 +159,7 @@ def plan_chunk(groups, coding):
         start += group.bytes
         stored += size
     total = stored + _CHECKSUM.size
-    header = _HEADER.pack(MAGIC, VERSION, header_bytes, total, coding.k_bits, coding.v_bits, LEVELS.index(coding.level),
+    header = _HEADER.pack(MAGIC, coding.version, header_bytes, total, coding.k_bits, coding.v_bits, LEVELS.index(coding.level),
                           coding.head_dim, len(groups))
     return Plan(header + b"".join(map(_group_header, parts)), tuple(parts), start, total)
 
@@ -165,20 +175,20 @@ class Summary:
 
 
 def read_summary(stored):
-    """The fixed part of a header; raises Damaged if it is not one of this version, or says more bytes than there are."""
+    """The fixed part of a header; raises Damaged if it is of no known version, or says more bytes than there are."""
     if len(stored) < _HEADER.size + _CHECKSUM.size:
         raise Damaged("too short for a chunk")
     magic, version, header_bytes, total, k_bits, v_bits, level, head_dim, count = _HEADER.unpack_from(stored)
     if magic != MAGIC:
         raise Damaged("not a chunk of kvarn-lmcache")
-    if version != VERSION:
-        raise Damaged(f"a chunk of version {version}; this reads version {VERSION}")
+    if version not in FIELDS:
+        raise Damaged(f"a chunk of version {version}; this reads versions {' and '.join(map(str, FIELDS))}")
     if total > len(stored) or total < header_bytes + _CHECKSUM.size or header_bytes != _HEADER.size + count * _GROUP.size:
         raise Damaged("the sizes of the chunk do not fit together")
     widths = (8, 6, 5, 4, 3, 2)
     if level >= len(LEVELS) or not (k_bits in widths and v_bits in widths or k_bits == v_bits == EXACT_BITS):
         raise Damaged("no such preset")
-    return Summary(Coding(k_bits, v_bits, head_dim, LEVELS[level]), header_bytes, total, count)
+    return Summary(Coding(k_bits, v_bits, head_dim, LEVELS[level], FIELDS[version]), header_bytes, total, count)
 
 
 def read_groups(stored, summary):

@@ -51,8 +51,7 @@ def inspect(arguments):
     except (OSError, chunk_format.Damaged) as error:
         print(f"kvarn-lmcache: {arguments[0]}: {error}", file=sys.stderr)
         return 1
-    coding = summary.coding
-    print(f"{summary.total_bytes} bytes, k{coding.k_bits}v{coding.v_bits}, head_dim {coding.head_dim}, level {coding.level}, checksum right")
+    print(f"{summary.total_bytes} bytes, {summary.coding}, checksum right")
     for shape, dtype, records, size in chunk_format.read_groups(stored, summary):
         print(f"  {list(shape)} {dtype}: {'records' if records else 'as it was'}, {size} bytes")
     return 0

@@ -19,7 +19,7 @@ from .chunk_codec import ChunkCodec, coding_of
 from .chunk_format import Group, plan_chunk
 
 NAME = "kvarn"
-_KEYS = {"preset": "k4v4", "head_dim": None, "level": "fast", "threads": 1, "max_workers": 2}
+_KEYS = {"preset": "k4v4", "head_dim": None, "level": "fast", "fields": "half", "threads": 1, "max_workers": 2}
 
 _log = logging.getLogger("lmcache.kvarn")
 
@@ -56,7 +56,7 @@ class KvarnSerializer(Serializer):
         coding = self._codec.coding
         plan = plan_chunk(groups, coding)
         for part in plan.parts:
-            how = f"k{coding.k_bits}v{coding.v_bits}, head_dim {coding.head_dim}, level {coding.level}" if part.records else "as they are"
+            how = str(coding) if part.records else "as they are"
             _log.info("kvarn: %s %s: %d -> %d bytes (%.3f), %s", list(part.group.shape), part.group.dtype, part.group.bytes,
                       part.stored_bytes, part.stored_bytes / max(part.group.bytes, 1), how)
             if not part.records and not coding.exact and math.prod(part.group.shape) > 0:
@@ -96,7 +96,7 @@ def options_of(given):
 def create(given):
     """The factory that LMCache calls with the keys beside "type"."""
     options = options_of(given)
-    coding = coding_of(options["preset"], options["head_dim"], options["level"])
+    coding = coding_of(options["preset"], options["head_dim"], options["level"], options["fields"])
     threads = options["threads"]
     return AsyncSerdeProcessor(KvarnSerializer(coding, threads), KvarnDeserializer(coding, threads), max_workers=options["max_workers"])
 

@@ -122,7 +122,8 @@ class KvarnImpl(shim.StockImpl):
         key = engine_plan.LayerShape(self.num_kv_heads, self.head_size)
         staging_bytes = 0
         if key not in self.plan.shared:
-            shared = _native.Shared(shape.staging_units, key.kv_heads, key.dim, key.dim, self.plan.k_bits, self.plan.v_bits)
+            shared = _native.Shared(shape.staging_units, key.kv_heads, key.dim, key.dim, self.plan.k_bits, self.plan.v_bits,
+                                    self.plan.settings.fields)
             self.plan.shared[key], staging_bytes = shared, shared.bytes
         sinks = [] if self.sinks is None else self.sinks.float().tolist()
         self.pages = _native.Layer(self.plan.shared[key], shape.units, self.num_heads, self.plan.settings.level, self.scale,

@@ -110,7 +110,7 @@ class EnginePlan:
 
     def bytes_per_token(self, kv_heads, dim):
         """Of one KV head, keys and values."""
-        return _native.bytes_per_token(kv_heads, dim, dim, self.k_bits, self.v_bits)
+        return _native.bytes_per_token(kv_heads, dim, dim, self.k_bits, self.v_bits, self.settings.fields)
 
     def count_layer(self, hot_bytes, page_bytes, stock_page_bytes):
         """Rows beside the pages are paid for by the memory that the user has set for the cache."""

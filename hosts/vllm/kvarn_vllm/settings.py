@@ -1,7 +1,8 @@
 """What the user asks for: `--additional-config '{"kvarn": {...}}'`, or KVARN_... in the environment. Knows neither engine nor torch."""
 
+import dataclasses
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 TILE_TOKENS = 128
 ROWS = "rows"  # pages of exact rows in the model's own type, read by the engine's own attention: saves nothing, checks the plugin
@@ -16,6 +17,7 @@ class SettingsError(ValueError):
 class Settings:
     preset: str = OFF  # balanced, near-lossless, small, smallest, k<bits>v<bits>, f16, rows; off: the engine's own cache
     level: str = "fast"  # of the encoder: plain, official, scaled, fast, best
+    fields: str = "half"  # half or byte: what a scale or a zero in a page takes
     sink: int = TILE_TOKENS  # tokens at the beginning of a sequence whose rows are kept too, while there is room
     tail: int = TILE_TOKENS  # complete tiles this near to the end of a sequence keep their rows too, while there is room
     hot_tiles: int = 0  # rows that the pool holds beside the pages, in tiles; 0: as many as are needed, two for each sequence
@@ -38,14 +40,14 @@ def read(config, environment=None):
         raise SettingsError(f"kvarn: the settings are an object such as {{\"preset\": \"k4v4\"}}, not {config!r}")
     config = None if config is None else dict(config)
     values = {}
-    for field in fields(Settings):
+    for field in dataclasses.fields(Settings):
         name = f"KVARN_{field.name.upper()}"
         if config and field.name in config:
             values[field.name] = convert(field, config.pop(field.name), field.name)
         elif environment.get(name):
             values[field.name] = convert(field, environment[name], name)
     if config:
-        raise SettingsError(f"kvarn has no setting '{sorted(config)[0]}'; there are {', '.join(f.name for f in fields(Settings))}")
+        raise SettingsError(f"kvarn has no setting '{sorted(config)[0]}'; there are {', '.join(f.name for f in dataclasses.fields(Settings))}")
     if config is not None:
         values.setdefault("preset", "balanced")
     return Settings(**values)

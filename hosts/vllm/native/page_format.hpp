@@ -22,12 +22,14 @@ struct PageFormat {
   std::uint32_t dim_v;
   std::uint32_t k_bits;  // of the codes; 0: exact rows, on both sides
   std::uint32_t v_bits;
+  kvarn::RecordVersion version = kvarn::RecordVersion::kHalves;
 
   bool exact() const { return k_bits == 0; }
   std::size_t unit_values(kvarn::Side side) const { return std::size_t{kv_heads} * kUnitTokens * dim(side); }
-  std::size_t record_bytes(kvarn::Side side) const {
-    return kvarn::record_bytes(kvarn::tile_shape(side, kTileTokens, dim(side), bits(side)));
+  kvarn::TileShape record_shape(kvarn::Side side) const {
+    return kvarn::tile_shape(side, kTileTokens, dim(side), bits(side), version);
   }
+  std::size_t record_bytes(kvarn::Side side) const { return kvarn::record_bytes(record_shape(side)); }
   std::size_t side_bytes(kvarn::Side side) const {
     return exact() ? kTileUnits * unit_values(side) * sizeof(kvarn::HalfBits) : kv_heads * record_bytes(side);
   }

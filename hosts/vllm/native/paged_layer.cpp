@@ -104,7 +104,7 @@ void PagedLayer::seal(std::span<const Seal> seals, const LayerStep& rows, const 
   }
   std::size_t scratch_bytes = 0;
   for (const Side side : {Side::kKey, Side::kValue}) {
-    const kvarn::TileShape shape = kvarn::tile_shape(side, kTileTokens, format.dim(side), format.bits(side));
+    const kvarn::TileShape shape = format.record_shape(side);
     const kvarn::EncoderLevel level = side == Side::kKey ? settings_.k_level : settings_.v_level;
     scratch_bytes = std::max({scratch_bytes, kvarn::encode_scratch_bytes(shape, level),
                               kvarn::encode_scratch_bytes(shape, kvarn::EncoderLevel::kFast)});
@@ -128,8 +128,8 @@ void PagedLayer::encode_head(const Seal& seal, Side side, std::uint32_t head, st
   }
   std::uint8_t* record =
       page + (side == Side::kKey ? 0 : format.side_bytes(Side::kKey)) + head * format.record_bytes(side);
-  kvarn::TileEncoding encoding{side, dim, format.bits(side),
-                               side == Side::kKey ? settings_.k_level : settings_.v_level};
+  const kvarn::EncoderLevel level = side == Side::kKey ? settings_.k_level : settings_.v_level;
+  kvarn::TileEncoding encoding{side, dim, format.bits(side), level, nullptr, format.version};
   if (kvarn::encode_tile(encoding, blocks, scratch, record) == kvarn::Status::kOk) return;
   encoding.level = kvarn::EncoderLevel::kFast;  // takes every finite tile
   (void)kvarn::encode_tile(encoding, blocks, scratch, record);
@@ -201,7 +201,8 @@ void PagedLayer::attend(BatchStep& step, const LayerStep& rows, const kvarn::Run
                                     format.dim_v,
                                     kTileTokens,
                                     format.exact() ? unused_bits : format.k_bits,
-                                    format.exact() ? unused_bits : format.v_bits};
+                                    format.exact() ? unused_bits : format.v_bits,
+                                    format.version};
   const kvarn::AttentionParams params{settings_.scale, settings_.soft_cap, 0.0f,
                                       settings_.sinks.empty() ? nullptr : settings_.sinks.data()};
   kvarn::attend(shape, params, jobs, runner, scratch_->attention);

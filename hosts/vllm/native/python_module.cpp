@@ -35,8 +35,10 @@ void run_items(void*, std::size_t items, void (*task)(void* arg, std::size_t ite
 kvarn::Runner engine_threads() { return {static_cast<unsigned>(omp_get_max_threads()), nullptr, run_items}; }
 
 PageFormat page_format(std::uint32_t kv_heads, std::uint32_t dim_k, std::uint32_t dim_v, std::uint32_t k_bits,
-                       std::uint32_t v_bits) {
-  const PageFormat format{kv_heads, dim_k, dim_v, k_bits, v_bits};
+                       std::uint32_t v_bits, const std::string& fields) {
+  const std::optional<kvarn::RecordVersion> version = kvarn::record_version(fields);
+  if (!version) throw std::invalid_argument("fields are half or byte, not '" + fields + "'");
+  const PageFormat format{kv_heads, dim_k, dim_v, k_bits, v_bits, *version};
   const auto fits = [](std::uint32_t dim) { return dim % 16 == 0 && dim >= 16 && dim <= kvarn::kMaxRows; };
   const bool bits_fit = format.exact() ? v_bits == 0 : kvarn::valid_code_bits(k_bits) && kvarn::valid_code_bits(v_bits);
   if (kv_heads == 0 || !fits(dim_k) || !fits(dim_v) || !bits_fit) throw std::invalid_argument("no such page format");
@@ -67,10 +69,13 @@ std::shared_ptr<BatchStep> make_step(const py::dict& arrays, std::size_t units, 
   return std::make_shared<BatchStep>(spans, units, blocks, deterministic);
 }
 
-kvarn::EncoderLevel level_of(const std::string& name, std::uint32_t bits) {
+kvarn::EncoderLevel level_of(const std::string& name, std::uint32_t bits, kvarn::RecordVersion version) {
   kvarn::EncoderLevel level = kvarn::default_level(bits);
   if (name != "default" && kvarn::level_from_name(name, level) != kvarn::Status::kOk) {
     throw std::invalid_argument("no encoder level '" + name + "'");
+  }
+  if (!kvarn::writes_version(level, version)) {
+    throw std::invalid_argument("level '" + name + "' writes no fields of one byte: take fast or best");
   }
   return level;
 }
@@ -120,10 +125,12 @@ PYBIND11_MODULE(_native, module) {
   module.def("instruction_set", [] { return std::string(kvarn::kernels().name); });
   module.def(
       "bytes_per_token",
-      [](std::uint32_t kv_heads, std::uint32_t dim_k, std::uint32_t dim_v, std::uint32_t k_bits, std::uint32_t v_bits) {
-        return page_format(kv_heads, dim_k, dim_v, k_bits, v_bits).bytes_per_token();
+      [](std::uint32_t kv_heads, std::uint32_t dim_k, std::uint32_t dim_v, std::uint32_t k_bits, std::uint32_t v_bits,
+         const std::string& fields) {
+        return page_format(kv_heads, dim_k, dim_v, k_bits, v_bits, fields).bytes_per_token();
       },
-      py::arg("kv_heads"), py::arg("dim_k"), py::arg("dim_v"), py::arg("k_bits"), py::arg("v_bits"));
+      py::arg("kv_heads"), py::arg("dim_k"), py::arg("dim_v"), py::arg("k_bits"), py::arg("v_bits"),
+      py::arg("fields") = "half");
 
   py::enum_<RowType>(module, "RowType", "Types of the engine's rows")
       .value("HALF", RowType::kHalf)
@@ -132,11 +139,12 @@ PYBIND11_MODULE(_native, module) {
 
   py::class_<Shared, std::shared_ptr<Shared>>(module, "Shared", "What layers of one shape share")
       .def(py::init([](std::size_t staging_units, std::uint32_t kv_heads, std::uint32_t dim_k, std::uint32_t dim_v,
-                       std::uint32_t k_bits, std::uint32_t v_bits) {
-             return std::make_shared<Shared>(staging_units, page_format(kv_heads, dim_k, dim_v, k_bits, v_bits));
+                       std::uint32_t k_bits, std::uint32_t v_bits, const std::string& fields) {
+             return std::make_shared<Shared>(staging_units,
+                                             page_format(kv_heads, dim_k, dim_v, k_bits, v_bits, fields));
            }),
            py::arg("staging_units"), py::arg("kv_heads"), py::arg("dim_k"), py::arg("dim_v"), py::arg("k_bits"),
-           py::arg("v_bits"))
+           py::arg("v_bits"), py::arg("fields") = "half")
       .def_property_readonly("bytes", [](const Shared& shared) { return shared.staging->bytes(); });
 
   py::class_<BatchStep, std::shared_ptr<BatchStep>>(module, "Step", "One step of the engine, as all layers see it")
@@ -149,8 +157,8 @@ PYBIND11_MODULE(_native, module) {
              if (!sinks.empty() && sinks.size() != heads) throw std::invalid_argument("sinks");
              LayerSettings settings{shared.format,
                                     heads,
-                                    level_of(level, shared.format.k_bits),
-                                    level_of(level, shared.format.v_bits),
+                                    level_of(level, shared.format.k_bits, shared.format.version),
+                                    level_of(level, shared.format.v_bits, shared.format.version),
                                     scale,
                                     soft_cap,
                                     window,
