@@ -22,7 +22,7 @@ class SlabPool {
   // When pages of released slots go back to the system, which takes as long for one page as for many: at once, or when
   // so many have been released. While there is a limit to keep they never wait.
   enum class Return { kAtOnce, kTogether };
-  static constexpr std::size_t kMostLooseBytes = std::size_t{512} << 10;
+  static constexpr std::size_t kMostLooseBytes = std::size_t{128} << 10;
 
   // limit: may be shared, must outlive the pool; nullptr: none. It counts whole pages. With an allocator slabs come
   // from it, count whole while they live, and go back whole.
