@@ -34,9 +34,11 @@ HeldTiles held_tiles(const CacheConfig& config, const LayerSize& layer, const Ca
   held.full = load.tokens / tile;
   held.rest = static_cast<std::uint32_t>(load.tokens % tile);
   held.first_sealed = (config.sink_tokens + tile - 1) / tile;
-  const bool is_passed_window = layer.window_tokens != 0 && load.tokens > layer.window_tokens;
-  if (!is_passed_window) held.sealed = sealed_tiles(config, layer.layer, load, held.first_sealed);
-  if (is_passed_window && load.tokens > layer.window_cells) held.first = (load.tokens - layer.window_cells) / tile;
+  const bool has_window = layer.window_tokens != 0;
+  if (!has_window) held.sealed = sealed_tiles(config, layer.layer, load, held.first_sealed);
+  if (has_window && load.tokens > std::max(layer.window_tokens, layer.window_cells)) {
+    held.first = (load.tokens - layer.window_cells) / tile;
+  }
   return held;
 }
 
@@ -60,9 +62,10 @@ void count_slots(const CacheConfig& config, const HeldTiles& held, Side side, co
   counts.blocks[block_bytes] += blocks * sequences;
 }
 
-// Samples of tiles that are not sealed, and one history for each sealed tile that contributes.
+// Of a layer without a window: samples of tiles that are not sealed, and one history for each sealed tile that
+// contributes.
 std::uint64_t query_bytes(const CacheConfig& config, const HeldTiles& held, const LayerSize& layer) {
-  if (!config.keeps_queries() || layer.heads.dim_k == 0) return 0;
+  if (!config.keeps_queries() || layer.heads.dim_k == 0 || layer.window_tokens != 0) return 0;
   const QueryShape shape = query_shape(config, layer.heads.kv_heads, layer.heads.heads, layer.heads.dim_k);
   const std::uint64_t sample_bytes = QuerySamples(shape).bytes();
   const std::uint64_t history_bytes = sizeof(QueryHistory) + QueryHistory::bytes_of(shape);

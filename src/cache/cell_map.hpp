@@ -129,6 +129,7 @@ class CellMap {
   void clear();
   // All streams are those of a sliding window, now and after clear().
   void expect_window();
+  bool expects_window() const { return expects_window_; }
 
   // Tiles that no stream lists any more; the caller drops their bytes and calls recycle().
   const std::vector<TileId>& released() const { return released_; }

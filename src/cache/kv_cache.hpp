@@ -67,8 +67,9 @@ class KvCache final : public SnapshotSource, public SnapshotTarget {
   // The engine keeps this layer side itself from now on: its bytes are dropped.
   void retire_store(StoreId store);
 
-  // The layers have a sliding window: tiles are sealed only once they are long past, from now on and for good. Without
-  // it a stream shows its window when a sequence outgrows it, and may have sealed tiles inside it until then.
+  // The layers have a sliding window: tiles are sealed only once they are long past, and queries are not kept, from now
+  // on and for good. Without it a stream shows its window when a sequence outgrows it, and may have sealed tiles inside
+  // it until then.
   void expect_window() { map_.expect_window(); }
 
   // Tells the cache a micro-batch's mask and, cell by cell in query order, where its tokens are written (may be empty).

@@ -10,7 +10,9 @@ void KvCache::keep_queries(StoreId k, const HeadCounts& counts, const BatchMask&
                            const AttentionTensors& tensors) {
   const std::span<const std::uint32_t> cells = planner_.plan().cells;
   RowStore& keys = stores_[k];
-  if (!config_.keeps_queries() || cells.empty() || counts.heads != keys.query_shape().heads()) return;
+  // What leaves an expected window is hardly ever sealed, and then no query reads it any more.
+  const bool is_asked = config_.keeps_queries() && !map_.expects_window();
+  if (!is_asked || cells.empty() || counts.heads != keys.query_shape().heads()) return;
   for (std::size_t at = 0; at < cells.size(); ++at) {
     const std::size_t slice = at / mask.queries;
     const Stream& stream = map_.stream(mask.first_stream + static_cast<std::uint32_t>(slice));

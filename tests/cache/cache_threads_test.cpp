@@ -1,5 +1,5 @@
-// Several caches at once, each on threads of its own, under one limit: what they hold is what each holds alone. Run under
-// the thread sanitizer by ./kvarn test --long.
+// Several caches at once, each on threads of its own, under one limit: what they hold is what each holds alone. Run
+// under the thread sanitizer by ./kvarn test --long.
 #include <thread>
 
 #include "kept_bytes.hpp"
@@ -20,7 +20,8 @@ KeptBytes live(const Work& work, const Runner& runner, MemoryLimit* limit) {
   engine.set_runner(runner);
   engine.set_text([&](int sequence, std::int64_t) { return work.seed * 10 + static_cast<std::uint32_t>(sequence); });
   for (int round = 0; round < 3; ++round) {
-    for (int batch = 0; batch < 12; ++batch) EXPECT_TRUE(engine.decode({0, 1, 0, 1, 1, 0}, {}, FakeEngine::Check::kOff));
+    for (int batch = 0; batch < 12; ++batch)
+      EXPECT_TRUE(engine.decode({0, 1, 0, 1, 1, 0}, {}, FakeEngine::Check::kOff));
     EXPECT_TRUE(engine.append(2, 40, FakeEngine::Check::kOff));
     engine.roll_back(1, 5);
     EXPECT_TRUE(engine.restore(engine.save(0), 0));

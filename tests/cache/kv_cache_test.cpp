@@ -140,6 +140,20 @@ TEST(SealRule, ExpectedWindow_SealsNothingInsideIt_BeforeItShowsItself) {
   }
 }
 
+TEST(SealRule, ExpectedWindow_KeepsNoQueries) {
+  for (const bool is_expected : {false, true}) {
+    FakeEngine engine(config_of("k4v4", 16, 0, 16), 512, 16);
+    engine.set_window(64);
+    if (is_expected) engine.cache().expect_window();
+    std::uint64_t most = 0;
+    for (int batch = 0; batch < 20; ++batch) {
+      ASSERT_TRUE(engine.append(0, 12, FakeEngine::Check::kOff));
+      most = std::max(most, engine.cache().account().moment_bytes);
+    }
+    EXPECT_EQ(most > 0, !is_expected);
+  }
+}
+
 CacheConfig own_rows_sealed(const char* preset, std::uint32_t sink) {
   CacheConfig config = fast_config(preset, 16, sink, 0);
   config.seals_own_rows = true;
