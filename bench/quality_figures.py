@@ -99,8 +99,20 @@ def log_axis(axes):
     axes.set_axisbelow(True)
 
 
-def levels_of(rows):
-    return list(dict.fromkeys(row["level"] for row in rows if row["codec"] == "kvarn"))
+def series_of(row):
+    """What a line of the picture of bytes joins: the level, and what fields take where that is not what is usual."""
+    return f"KVarN, {row['level']}" + (", fields of a byte" if ":fields=byte" in row["cache"] else "")
+
+
+def point_name(row):
+    """The widths, and the length of a tile where one is named; the rest is in the legend."""
+    parts = row["cache"].split("@")[0].removeprefix("host ").split(":")
+    return ", ".join(parts[:1] + [part.removeprefix("tile=") for part in parts[1:] if part.startswith("tile=")])
+
+
+def legend_columns(names, figure_width):
+    """As many as fit beside each other: the longest name in letters of nine points, and the line before it."""
+    return max(1, int(figure_width / (0.55 + 0.075 * max(map(len, names)))))
 
 
 def draw_points(axes, rows, style, named):
@@ -115,7 +127,7 @@ def draw_points(axes, rows, style, named):
     even = [(bit, mean) for bit, mean, row in zip(bits, means, rows) if row["k_bits"] == row["v_bits"]]
     axes.plot([bit for bit, _ in even], [mean for _, mean in even], color=colour, linewidth=1.2, linestyle=line, alpha=0.7)
     for bit, mean, row in zip(bits, means, rows):
-        name = row["cache"].split("@")[0].removeprefix("host ")
+        name = point_name(row)
         if name in named:
             continue
         named.add(name)
@@ -126,13 +138,13 @@ def draw_points(axes, rows, style, named):
 def pareto(rows):
     found = panels(rows)
     figure, all_axes = grid(len(found), legend_rows=1)
-    levels = levels_of(rows)
+    series = list(dict.fromkeys(series_of(row) for row in rows if row["codec"] == "kvarn"))
     handles = {}
     for (key, panel), axes in zip(found.items(), all_axes):
         named = set()
-        for index, level in enumerate(levels):
-            ours = [row for row in panel if row["codec"] == "kvarn" and row["level"] == level]
-            draw_points(axes, ours, (f"KVarN, {level}", LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "o", "-"), named)
+        for index, one in enumerate(series):
+            ours = [row for row in panel if row["codec"] == "kvarn" and series_of(row) == one]
+            draw_points(axes, ours, (one, LEVEL_COLOURS[index % len(LEVEL_COLOURS)], "o", "-"), named)
         baselines = [row for row in panel if row["codec"] not in ("kvarn", "f16") and not is_host(row)]
         if baselines:
             draw_points(axes, baselines, ("ggml's codecs in the same cache", BASELINE_COLOUR, "s", "--"), named)
@@ -176,9 +188,9 @@ def lines(rows, name, curve, labels):
         return None
     found = panels(rows)
     styles = line_styles(rows)
-    columns = min(2, len(found))
-    legend_columns = 5 * columns
-    figure, all_axes = grid(len(found), legend_rows=math.ceil(len(styles) / legend_columns))
+    width = 6.4
+    columns = legend_columns(list(styles), width * min(2, len(found)))
+    figure, all_axes = grid(len(found), width, legend_rows=math.ceil(len(styles) / columns))
     handles = {}
     for (key, panel), axes in zip(found.items(), all_axes):
         for row in panel:
@@ -192,7 +204,7 @@ def lines(rows, name, curve, labels):
         title_of(axes, key)
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels())))
     names = [cache for cache in styles if cache in handles]
-    figure.legend([handles[cache] for cache in names], names, loc="lower center", ncol=legend_columns, fontsize=9, frameon=False)
+    figure.legend([handles[cache] for cache in names], names, loc="lower center", ncol=columns, fontsize=9, frameon=False)
     return svg_text(figure, name)
 
 

@@ -15,7 +15,7 @@ svg { width: 100%; height: auto; display: block; margin: .6rem 0; }
 caption { text-align: left; font-weight: 600; padding: .4rem 0; white-space: nowrap; }
 th, td { padding: .28rem .65rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap; }
 th { border-bottom: 2px solid #888; vertical-align: bottom; } th:first-child, td:first-child { text-align: left; }
-tr.ours td:first-child { font-weight: 600; } .note { color: #555; font-size: .92rem; } code { background: #f3f3f3; padding: .1em .3em; border-radius: 3px; }
+tr.ours td:first-child { font-weight: 600; } .note { color: #555; font-size: .92rem; } code { background: #f3f3f3; padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
 """
 
 
