@@ -56,16 +56,28 @@ def panels(rows):
     return found
 
 
-def grid(count, width=6.4, height=4.4, legend_rows=0):
+def grid(count, width=6.4, height=4.4):
     columns = min(2, count)
     lines = math.ceil(count / columns)
-    reserved = 0.3 * legend_rows + (0.15 if legend_rows else 0)
-    total = height * lines + reserved
-    figure, axes = pyplot.subplots(lines, columns, figsize=(width * columns, total), squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, reserved / total, 1, 1 - reserved / total))
+    figure, axes = pyplot.subplots(lines, columns, figsize=(width * columns, height * lines), squeeze=False, layout="constrained")
     for unused in axes.flat[count:]:
         unused.set_visible(False)
     return figure, list(axes.flat[:count])
+
+
+def add_legend(figure, all_axes, order=None):
+    """One legend of all panels, below them: as many names beside each other as fit, in this order or that of drawing."""
+    handles = {}
+    for axes in all_axes:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels())))
+    names = [name for name in order or handles if name in handles]
+    width, height = figure.get_size_inches()
+    name_width = 0.55 + 0.075 * max(map(len, names))  # the line before it, and letters of nine points
+    columns = min(len(names), max(1, int(width / name_width)))
+    reserved = 0.3 * math.ceil(len(names) / columns) + 0.15
+    figure.set_size_inches(width, height + reserved)
+    figure.get_layout_engine().set(rect=(0, reserved / (height + reserved), 1, height / (height + reserved)))
+    figure.legend([handles[name] for name in names], names, loc="lower center", ncol=columns, fontsize=9, frameon=False)
 
 
 def svg_text(figure, name):
@@ -110,11 +122,6 @@ def point_name(row):
     return ", ".join(parts[:1] + [part.removeprefix("tile=") for part in parts[1:] if part.startswith("tile=")])
 
 
-def legend_columns(names, figure_width):
-    """As many as fit beside each other: the longest name in letters of nine points, and the line before it."""
-    return max(1, int(figure_width / (0.55 + 0.075 * max(map(len, names)))))
-
-
 def draw_points(axes, rows, style, named):
     """Points with intervals; those with equal widths for keys and values are joined. Widths in `named` have their names already."""
     label, colour, marker, line = style
@@ -137,9 +144,8 @@ def draw_points(axes, rows, style, named):
 
 def pareto(rows):
     found = panels(rows)
-    figure, all_axes = grid(len(found), legend_rows=1)
+    figure, all_axes = grid(len(found))
     series = list(dict.fromkeys(series_of(row) for row in rows if row["codec"] == "kvarn"))
-    handles = {}
     for (key, panel), axes in zip(found.items(), all_axes):
         named = set()
         for index, one in enumerate(series):
@@ -159,8 +165,7 @@ def pareto(rows):
         axes.set_xlabel("bits per sealed value, metadata included")
         axes.set_ylabel("mean KL divergence, nats")
         title_of(axes, key)
-        handles |= dict(zip(*reversed(axes.get_legend_handles_labels())))
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=len(handles), fontsize=9, frameon=False)
+    add_legend(figure, all_axes)
     return svg_text(figure, "pareto")
 
 
@@ -188,10 +193,7 @@ def lines(rows, name, curve, labels):
         return None
     found = panels(rows)
     styles = line_styles(rows)
-    width = 6.4
-    columns = legend_columns(list(styles), width * min(2, len(found)))
-    figure, all_axes = grid(len(found), width, legend_rows=math.ceil(len(styles) / columns))
-    handles = {}
+    figure, all_axes = grid(len(found))
     for (key, panel), axes in zip(found.items(), all_axes):
         for row in panel:
             points = curve(row)
@@ -202,9 +204,7 @@ def lines(rows, name, curve, labels):
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         title_of(axes, key)
-        handles |= dict(zip(*reversed(axes.get_legend_handles_labels())))
-    names = [cache for cache in styles if cache in handles]
-    figure.legend([handles[cache] for cache in names], names, loc="lower center", ncol=columns, fontsize=9, frameon=False)
+    add_legend(figure, all_axes, styles)
     return svg_text(figure, name)
 
 

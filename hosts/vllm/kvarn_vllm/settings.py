@@ -1,8 +1,7 @@
 """What the user asks for: `--additional-config '{"kvarn": {...}}'`, or KVARN_... in the environment. Knows neither engine nor torch."""
 
-import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 TILE_TOKENS = 128
 ROWS = "rows"  # pages of exact rows in the model's own type, read by the engine's own attention: saves nothing, checks the plugin
@@ -40,14 +39,14 @@ def read(config, environment=None):
         raise SettingsError(f"kvarn: the settings are an object such as {{\"preset\": \"k4v4\"}}, not {config!r}")
     config = None if config is None else dict(config)
     values = {}
-    for field in dataclasses.fields(Settings):
+    for field in fields(Settings):
         name = f"KVARN_{field.name.upper()}"
         if config and field.name in config:
             values[field.name] = convert(field, config.pop(field.name), field.name)
         elif environment.get(name):
             values[field.name] = convert(field, environment[name], name)
     if config:
-        raise SettingsError(f"kvarn has no setting '{sorted(config)[0]}'; there are {', '.join(f.name for f in dataclasses.fields(Settings))}")
+        raise SettingsError(f"kvarn has no setting '{sorted(config)[0]}'; there are {', '.join(f.name for f in fields(Settings))}")
     if config is not None:
         values.setdefault("preset", "balanced")
     return Settings(**values)
