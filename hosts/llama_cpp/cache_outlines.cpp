@@ -2,16 +2,21 @@
 
 #include <algorithm>
 #include <atomic>
-#include <iterator>
 #include <map>
 #include <mutex>
 
 namespace ggml_kvarn {
 namespace {
 
+struct Known {
+    CacheOutline outline;
+    bool is_paired = false;  // with the other cache of its context, for good
+    bool is_window = false;
+};
+
 struct Outlines {
     std::mutex mutex;
-    std::map<uint64_t, CacheOutline> by_buffer;
+    std::map<uint64_t, Known> by_buffer;
     std::atomic<uint64_t> version{1};
     std::atomic<uint64_t> last_number{0};
 };
@@ -21,9 +26,23 @@ Outlines & outlines() {
     return instance;
 }
 
-bool is_of_one_context(const CacheOutline & one, const CacheOutline & other) {
+bool are_of_one_context(const CacheOutline & one, const CacheOutline & other) {
     const auto is_shared = [&](uint32_t layer) { return other.layers.count(layer) != 0; };
     return one.streams == other.streams && std::none_of(one.layers.begin(), one.layers.end(), is_shared);
+}
+
+// From the oldest on, so that the second cache of one context is not taken for the neighbour of the next context's first.
+void pair_neighbours(std::map<uint64_t, Known> & all) {
+    Known * before = nullptr;
+    for (auto & [number, known] : all) {
+        const bool is_pair = before != nullptr && !before->is_paired && !known.is_paired && are_of_one_context(before->outline, known.outline);
+        if (is_pair) {
+            before->is_paired = known.is_paired = true;
+            // The host makes the cache of all that is seen first; asked to keep all cells of the other, it gives it as many.
+            (before->outline.cells < known.outline.cells ? *before : known).is_window = true;
+        }
+        before = &known;
+    }
 }
 
 }  // namespace
@@ -34,7 +53,7 @@ uint64_t next_buffer_number() {
 
 void note_outline(uint64_t buffer, const CacheOutline & outline) {
     std::lock_guard<std::mutex> lock(outlines().mutex);
-    outlines().by_buffer[buffer] = outline;
+    outlines().by_buffer[buffer].outline = outline;
     ++outlines().version;
 }
 
@@ -49,18 +68,10 @@ uint64_t outlines_version() {
 
 bool is_window_cache(uint64_t buffer) {
     std::lock_guard<std::mutex> lock(outlines().mutex);
-    const auto & all = outlines().by_buffer;
+    auto & all = outlines().by_buffer;
+    pair_neighbours(all);
     const auto own = all.find(buffer);
-    if (own == all.end()) {
-        return false;
-    }
-    const CacheOutline & outline = own->second;
-    const auto next = std::next(own);
-    if (next != all.end() && next->second.cells > outline.cells && is_of_one_context(next->second, outline)) {
-        return true;
-    }
-    // The host makes the cache of all that is seen first; asked to keep all cells of the other, it gives it as many.
-    return own != all.begin() && std::prev(own)->second.cells >= outline.cells && is_of_one_context(std::prev(own)->second, outline);
+    return own != all.end() && own->second.is_window;
 }
 
 }  // namespace ggml_kvarn

@@ -21,7 +21,8 @@ void note_outline(uint64_t buffer, const CacheOutline & outline);
 void forget_outline(uint64_t buffer);
 // Grows with every change.
 uint64_t outlines_version();
-// True if the cache has a neighbour of more cells (or as many, if made before it), as many streams and other layers.
+// True if the cache and its neighbour belong to one context, being of as many streams and other layers, and the other one has more
+// cells (or as many, if made before it). A cache has one such neighbour, the first that is found, for good.
 bool is_window_cache(uint64_t buffer);
 
 }  // namespace ggml_kvarn

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+
 namespace ggml_kvarn {
 namespace {
 
@@ -41,6 +43,31 @@ TEST(CacheOutlines, OfTwoWithAsManyCells_TheSecondHasAWindow) {
     const Made window(4096, 1, {0, 1});
     EXPECT_TRUE(is_window_cache(window.number));
     EXPECT_FALSE(is_window_cache(full.number));
+}
+
+TEST(CacheOutlines, ContextsSideBySide_HaveOneWindowEach) {
+    for (const uint32_t window_cells : {1024u, 4096u}) {
+        const Made full(4096, 1, {2, 3});
+        const Made window(window_cells, 1, {0, 1});
+        const Made next_full(1024, 1, {2, 3});
+        const Made next_window(1024, 1, {0, 1});
+        EXPECT_FALSE(is_window_cache(full.number));
+        EXPECT_TRUE(is_window_cache(window.number));
+        EXPECT_FALSE(is_window_cache(next_full.number));
+        EXPECT_TRUE(is_window_cache(next_window.number));
+    }
+}
+
+TEST(CacheOutlines, ContextThatGoes_LeavesTheOthersAsTheyAre) {
+    auto full = std::make_unique<Made>(1024, 1, std::set<uint32_t>{2, 3});
+    const Made window(1024, 1, {0, 1});
+    const Made next_full(1024, 1, {2, 3});
+    const Made next_window(1024, 1, {0, 1});
+    EXPECT_TRUE(is_window_cache(window.number));
+    full.reset();
+    EXPECT_TRUE(is_window_cache(window.number));
+    EXPECT_FALSE(is_window_cache(next_full.number));
+    EXPECT_TRUE(is_window_cache(next_window.number));
 }
 
 TEST(CacheOutlines, OtherStreams_AreAnotherContext) {
