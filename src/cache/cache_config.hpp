@@ -25,8 +25,9 @@ struct CacheConfig {
   // rows are then read from records, in every layer at once. Only to evaluate codecs; tail_tokens must be 0. Sliding
   // windows stay exact from the micro-batch on that shows them to be windows.
   bool seals_own_rows = false;
-  std::uint32_t tile_tokens = 128;                 // multiple of 16, at most kMaxTileTokens
-  RecordVersion version = RecordVersion::kHalves;  // of the records that are written, and of all that are read
+  std::uint32_t tile_tokens = 128;  // multiple of 16, at most kMaxTileTokens
+  // Of the records that are written, and of all that are read; what is kept of queries has numbers of that size, too.
+  RecordVersion version = RecordVersion::kHalves;
   constexpr EncoderLevel k_level() const { return level.value_or(default_level(k_bits)); }
   constexpr EncoderLevel v_level() const { return level.value_or(default_level(v_bits)); }
   // The levels of both sides write records of this version.

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/half.hpp"
+#include "format/tile_record.hpp"
 
 namespace kvarn {
 
@@ -28,6 +30,7 @@ struct QueryShape {
   std::uint32_t group = 0;  // query heads that share a KV head
   std::uint32_t dim = 0;
   std::uint32_t period = 1;  // a power of two: of this many tiles of a long sequence one contributes
+  RecordVersion version = RecordVersion::kHalves;  // histories have numbers of the size of a record's fields
 
   // Of the tile that starts at this rank of its sequence: with index = start_rank / tile_tokens, rounded down, tiles 0,
   // 1, 2, 4, ... period, 2 * period, 3 * period, ... contribute. Queries lose a tenth of their weight with every tile,
@@ -87,30 +90,28 @@ class QuerySamples {
 };
 
 // The moments of a sequence's queries up to the end of a tile, for all KV heads of a layer. Never changes: tiles,
-// branches and copies share it. In half precision with one exponent for each array of squares or sums.
+// branches and copies share it. With one exponent for each array of squares or sums, in half precision or, beside
+// records whose fields are bytes, in 8 bits a number: a square to within a sixteenth of itself, a sum to within a 128th
+// of the largest one.
 class QueryHistory {
  public:
   // `rest` times what was before (nullptr: nothing), and the samples of one more tile.
   QueryHistory(const QueryShape& shape, const QueryHistory* before, float rest, const QuerySamples& samples);
   // The history that bytes() of another one spells; nullptr if it is not one of this shape.
   static std::shared_ptr<const QueryHistory> parse(const QueryShape& shape, std::span<const std::uint8_t> bytes);
-  static std::size_t bytes_of(const QueryShape& shape) { return word_count(shape) * sizeof(std::uint16_t); }
+  static std::size_t bytes_of(const QueryShape& shape);
 
   float weight() const;  // sum of the weights of one head's queries
   // Writes the moments of one KV head to moments[moment_values()]: no channel varies less than not at all.
   void read(const QueryShape& shape, std::uint32_t kv_head, float* moments) const;
-  std::span<const std::uint8_t> bytes() const;
-  bool equals(const QueryHistory& other) const { return words_ == other.words_; }
+  std::span<const std::uint8_t> bytes() const { return bytes_; }
+  bool equals(const QueryHistory& other) const { return bytes_ == other.bytes_; }
 
  private:
-  explicit QueryHistory(std::vector<std::uint16_t> words) : words_(std::move(words)) {}
-  static std::size_t word_count(const QueryShape& shape) {
-    return kWeightWords + std::size_t{shape.kv_heads} * (1 + shape.group) * (1 + shape.dim);
-  }
+  explicit QueryHistory(std::vector<std::uint8_t> bytes) : bytes_(std::move(bytes)) {}
 
-  static constexpr std::size_t kWeightWords = 2;
-  // Weight as a float; then for each KV head its 1 + group arrays: exponent, dim half-precision values.
-  std::vector<std::uint16_t> words_;
+  // Weight as a float; then for each KV head its 1 + group arrays: exponent of 16 bits, dim numbers.
+  std::vector<std::uint8_t> bytes_;
 };
 
 }  // namespace kvarn

@@ -27,7 +27,7 @@ std::byte* decode_scratch(std::size_t bytes) {
 }  // namespace
 
 QueryShape query_shape(const CacheConfig& config, std::uint32_t kv_heads, std::uint32_t heads, std::uint32_t dim) {
-  QueryShape shape{config.tile_tokens, kv_heads, heads / kv_heads, dim, 1};
+  QueryShape shape{config.tile_tokens, kv_heads, heads / kv_heads, dim, 1, config.version};
   const auto bytes_of = [&](Side side, std::uint32_t bits) {
     return record_bytes(config.record_shape(side, dim, std::max(bits, kLeastBits)));
   };

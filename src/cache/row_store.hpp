@@ -147,7 +147,9 @@ class RowStore {
   bool keeps_queries() const { return config_.keeps_queries(); }
   // Query heads that read this store; 0: not told.
   std::uint32_t query_heads() const { return dim_ == 0 ? 0 : row_values_ / dim_ * group_; }
-  QueryShape query_shape() const { return {config_.tile_tokens, row_values_ / dim_, group_, dim_, query_period_}; }
+  QueryShape query_shape() const {
+    return {config_.tile_tokens, row_values_ / dim_, group_, dim_, query_period_, config_.version};
+  }
   // Bytes of all samples and histories; those that tiles share count once.
   std::size_t query_bytes() const;
 

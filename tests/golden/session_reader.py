@@ -186,7 +186,7 @@ def content_size(part, tile, item):
         return tile["used"] * row * 2
     group, step = store["heads"] // (row // dim), 1
     if item["kind"] == HISTORY:
-        return 4 + row // dim * (1 + group) * 2 * (1 + dim)
+        return 4 + row // dim * (1 + group) * (2 + dim * 2 // part["version"])
     while tokens // step > 1 and tokens // step * group > 32:
         step *= 2
     return 8 + tokens // step * store["heads"] * (2 + dim) if item["kind"] == SAMPLES else 0

@@ -10,6 +10,7 @@ DIRECTORY = pathlib.Path(__file__).parent
 ROW_DIGESTS = {
     "scaled.session": 13453162074413820943,
     "best_two_commits.session": 7964580979804663358,
+    "best_byte_fields.session": 5096330185495789668,
 }
 
 

@@ -5,11 +5,12 @@
 namespace kvarn::testing {
 namespace {
 
-CacheConfig golden_config(EncoderLevel level) {
+CacheConfig golden_config(EncoderLevel level, RecordVersion version) {
   CacheConfig config;
   config.k_bits = 4;
   config.v_bits = 3;
   config.level = level;
+  config.version = version;
   config.sink_tokens = 16;
   config.tail_tokens = 16;
   config.tile_tokens = 16;
@@ -33,7 +34,8 @@ std::vector<std::uint8_t> file_bytes(const std::string& path) {
 
 }  // namespace
 
-GoldenEngine::GoldenEngine(EncoderLevel level) : cache_(golden_config(level), 1, kCells) {
+GoldenEngine::GoldenEngine(EncoderLevel level, RecordVersion version)
+    : cache_(golden_config(level, version), 1, kCells) {
   for (std::uint32_t layer = 0; layer < kLayers; ++layer) {
     k_.push_back(cache_.add_store(Side::kKey, layer, kKvHeads * kDim));
     v_.push_back(cache_.add_store(Side::kValue, layer, kKvHeads * kDim));
@@ -108,18 +110,19 @@ SessionContent GoldenEngine::content() {
 
 std::vector<GoldenSession> golden_sessions(const std::string& scratch) {
   std::vector<GoldenSession> sessions;
-  GoldenEngine scaled(EncoderLevel::kScaled);
-  scaled.append(90);
-  (void)save_session(scratch.c_str(), scaled.content(), {.sync = false});
-  sessions.push_back({"scaled.session", file_bytes(scratch)});
-  std::remove(scratch.c_str());
-  GoldenEngine best(EncoderLevel::kBest);
-  for (const std::uint32_t tokens : {70u, 25u}) {
-    best.append(tokens);
-    (void)save_session(scratch.c_str(), best.content(), {.sync = false});
-  }
-  sessions.push_back({"best_two_commits.session", file_bytes(scratch)});
-  std::remove(scratch.c_str());
+  const auto save = [&](const char* name, EncoderLevel level, RecordVersion version,
+                        std::initializer_list<std::uint32_t> commits) {
+    GoldenEngine engine(level, version);
+    for (const std::uint32_t tokens : commits) {
+      engine.append(tokens);
+      (void)save_session(scratch.c_str(), engine.content(), {.sync = false});
+    }
+    sessions.push_back({name, file_bytes(scratch)});
+    std::remove(scratch.c_str());
+  };
+  save("scaled.session", EncoderLevel::kScaled, RecordVersion::kHalves, {90});
+  save("best_two_commits.session", EncoderLevel::kBest, RecordVersion::kHalves, {70, 25});
+  save("best_byte_fields.session", EncoderLevel::kBest, RecordVersion::kBytes, {90});
   return sessions;
 }
 
