@@ -56,8 +56,9 @@ command_test() {
 
 # run_test_parts TIER PART...: what is emulated runs beside what follows it.
 run_test_parts() {
-  local tier=$1 part emulated=false
+  local tier=$1 part emulated=false start
   for part in "${@:2}"; do
+    start=$SECONDS
     case $part in
       units) run_unit_tests "$project_build" ;;
       arm)
@@ -76,12 +77,14 @@ run_test_parts() {
       e2e:*) run_pytest e2e "$tier" "${part#e2e:}" ;;
       hosts) test_hosts ;;
     esac
+    [[ $part == arm ]] || note "$part: done in $((SECONDS - start)) s"
   done
   ! $emulated || finish_emulated_tests
 }
 
-# close_tests: the line that counts; exits with its verdict.
+# close_tests: how long it all took, and the line that counts; exits with its verdict.
 close_tests() {
+  note "tests: $((SECONDS / 60)) min $((SECONDS % 60)) s with all set-up"
   printf '%d passed, %d failed\n' "$passed" "$failed"
   if ((failed > 0 || passed == 0)); then exit 1; fi
   exit 0

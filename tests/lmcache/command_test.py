@@ -24,6 +24,7 @@ def test_bench_measures_and_keeps_what_it_shows(tmp_path):
     kept = json.loads(file.read_text(encoding="utf-8"))
     assert [row["threads"] for row in kept["speeds"]] == [1, 2]
     assert kept["settings"]["preset"] == "k4v2" and kept["machine"]["kernels"] == kvarn.kernels()
+    assert done.stdout.startswith("k4v2, level fast, fields half, head_dim 64, ")
     for row in kept["speeds"]:
         assert row["encode_range"][0] <= row["encode"] <= row["encode_range"][1] and row["decode"] > 0
         assert f"| {row['threads']} | {row['encode'] / 1e9:.2f} |" in done.stdout

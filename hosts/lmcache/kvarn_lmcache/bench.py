@@ -114,8 +114,8 @@ def processor():
 
 
 def show(options, share, speeds):
-    print(f"{options.preset}, level {options.level}, head_dim {options.head_dim}, {options.dtype}, kernels {kvarn.kernels()}: "
-          f"{share:.3f} of 16 bits\n")
+    print(f"{options.preset}, level {options.level}, fields {options.fields}, head_dim {options.head_dim}, {options.dtype}, "
+          f"kernels {kvarn.kernels()}: {share:.3f} of 16 bits\n")
     print("One thread: processor time. More: the clock on the wall, which other programs lengthen.\n")
     print("| threads | encode GB/s | min to max | decode GB/s | min to max | storing pays below | loading pays below |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
