@@ -88,6 +88,12 @@ def test_bits_of_a_baseline_count_its_own_tiles(paths, tmp_path):
     assert rows["q4_0"]["bits_per_value"] == pytest.approx(4.5)
 
 
+def test_every_cache_of_a_sliding_window_model_is_compressed(paths, tmp_path):
+    """The context is within the window: both caches of the host have as many cells, and contexts side by side four alike."""
+    rows, _ = evaluate(paths, tmp_path, "-m", paths.gemma3, *SHORT, "--configs", "k8v8,k4v4")
+    assert rows["k4v4"]["bits_per_value"] < rows["k8v8"]["bits_per_value"] < 16
+
+
 def test_second_run_takes_what_is_stored(paths, short_run):
     rows, _, folder = short_run
     again, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,k8v8,k2v2", name="again.json")
