@@ -10,7 +10,6 @@ from host_server import server
 
 PRESETS = ["f16", "k8v8", "k4v4", "k2v2"]
 QUICK = ["k4v4", *map(long, ("f16", "k8v8", "k2v2"))]
-ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +119,9 @@ def differences(runs):
 
 
 def test_slots_and_repeats_differ_no_more_often_than_the_host(paths, tmp_path):
-    """Which requests share a batch is chance, and so are the last bits of the host's own f16: another round decides where one is not enough."""
     text = paths.text.read_text()
     prompts = [text[start:start + 1600] for start in (40_000, 160_000, 320_000, 480_000)]
-    host, ours = [], []
-    while not host or (len(host) < ROUNDS and sum(ours) > sum(host)):
-        host.append(differences(answers(paths, None, prompts, tmp_path)))
-        runs = answers(paths, "k4v4", prompts, tmp_path)
-        ours.append(differences(runs))
-        assert all(runs[0]), "every answer has text"
-    assert sum(ours) <= sum(host), (host, ours)
+    host = answers(paths, None, prompts, tmp_path)
+    ours = answers(paths, "k4v4", prompts, tmp_path)
+    assert differences(ours) <= differences(host), (host, ours)
+    assert all(ours[0]), "every answer has text"
