@@ -23,6 +23,10 @@ float largest_magnitude(const float* values, std::uint32_t count) {
   return largest;
 }
 
+std::int8_t nearest_code(float value) {
+  return static_cast<std::int8_t>(std::clamp(std::nearbyint(value), -kTopCode, kTopCode));
+}
+
 // How the numbers of an array are stored.
 enum class NumberForm : std::uint8_t {
   kHalf,
@@ -53,8 +57,7 @@ void put_number(NumberForm form, float value, std::uint32_t at, std::uint8_t* nu
     constexpr std::uint32_t kLargest = 29u << 3 | 7u;
     numbers[at] = static_cast<std::uint8_t>(std::min((float_to_half(value) + 64u) >> 7, kLargest));
   } else {
-    const float code = std::clamp(std::nearbyint(value), -kTopCode, kTopCode);
-    numbers[at] = static_cast<std::uint8_t>(static_cast<std::int8_t>(code));
+    numbers[at] = static_cast<std::uint8_t>(nearest_code(value));
   }
 }
 
@@ -112,8 +115,7 @@ void QuerySamples::keep(std::uint32_t sample, const float* q, std::size_t head_s
     units_[at] = float_to_half(largest_magnitude(values, shape_.dim) / kTopCode);
     const float unit = half_to_float(units_[at]);
     for (std::uint32_t channel = 0; channel < shape_.dim; ++channel) {
-      const float code = unit == 0.0f ? 0.0f : std::nearbyint(values[channel] / unit);
-      codes_[at * shape_.dim + channel] = static_cast<std::int8_t>(std::clamp(code, -kTopCode, kTopCode));
+      codes_[at * shape_.dim + channel] = unit == 0.0f ? std::int8_t{0} : nearest_code(values[channel] / unit);
     }
   }
   present_ |= std::uint64_t{1} << sample;

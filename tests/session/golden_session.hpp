@@ -18,7 +18,7 @@ class GoldenEngine {
   static constexpr std::uint32_t kDim = 16;
   static constexpr std::uint32_t kCells = 128;
 
-  explicit GoldenEngine(EncoderLevel level, RecordVersion version = RecordVersion::kHalves);
+  GoldenEngine(EncoderLevel level, RecordVersion version);
 
   // Tokens one by one, the next ones of the text. The key of token 37 in layer 1 holds an infinity.
   void append(std::uint32_t count);
