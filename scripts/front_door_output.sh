@@ -63,19 +63,22 @@ progress_text() {
   printf '%s %s %d s' "$1" "$count" "$3"
 }
 
-# run_step LABEL LOG COMMAND...: runs it with its output in LOG; on a terminal a line that moves, elsewhere one line at the
-# start, one a minute, and one at the end. Returns the command's status.
+# run_step LABEL LOG COMMAND...: runs it with its output in LOG; on a terminal a line that moves, elsewhere one line near the
+# start, one a minute, and one at the end; of a step that takes no time, none. Returns the command's status.
 run_step() {
-  local label=$1 log=$2 status=0 start=$SECONDS shown=0 spent=0
+  local label=$1 log=$2 status=0 start=$SECONDS shown=0 spent=0 takes_long=no
   shift 2
   set -m
   "$@" >"$log" 2>&1 </dev/null 9>&- &
   running_pid=$!
   set +m
-  [[ -t 2 ]] || note "$label ..."
   while kill -0 "$running_pid" 2>/dev/null; do
     sleep 0.2
     spent=$((SECONDS - start))
+    if [[ $takes_long == no ]] && ((spent >= 2)); then
+      takes_long=yes
+      [[ -t 2 ]] || note "$label ..."
+    fi
     if [[ -t 2 ]]; then
       printf '\r\033[Kkvarn: %s' "$(progress_text "$label" "$log" "$spent")" >&2
     elif ((spent >= shown + 60)); then
@@ -86,7 +89,7 @@ run_step() {
   wait "$running_pid" || status=$?
   running_pid=""
   [[ ! -t 2 ]] || printf '\r\033[K' >&2
-  ((status != 0)) || note "$label: done in $((SECONDS - start)) s"
+  [[ $status != 0 || $takes_long == no ]] || note "$label: done in $((SECONDS - start)) s"
   return "$status"
 }
 

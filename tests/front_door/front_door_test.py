@@ -243,6 +243,13 @@ def test_second_run_waits_for_the_first(env, shop):
     assert shop["model"].read_bytes() == MODEL_BYTES
 
 
+def test_only_steps_that_take_time_are_announced(env, tmp_path):
+    quick = call(env, "run_step", "doing little", tmp_path / "log", "true")
+    assert (quick.returncode, quick.stderr) == (0, "")
+    slow = call(env, "run_step", "doing much", tmp_path / "log", "sleep", "3")
+    assert re.fullmatch(r"kvarn: doing much \.\.\.\nkvarn: doing much: done in [2-9] s\n", slow.stderr), slow.stderr
+
+
 def test_stopped_step_leaves_no_children(env, tmp_path):
     pid_file = tmp_path / "pid"
     step = f"sleep 100 & echo $! > {pid_file}; wait"
