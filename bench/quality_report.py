@@ -51,6 +51,20 @@ def divergence_columns():
             figure("perplexity ratio", "perplexity_ratio", "{:.4f}")]
 
 
+def pairs(rows):
+    """A line for every cache that a row is set against."""
+    return [row | {"other": other} for row in rows for other in row.get("against", [])]
+
+
+def comparison_columns():
+    def ratio(title, name):
+        return title, lambda row: (f"{number(row['other'][name], '{:.3f}')} ({number(row['other'][name + '_low'], '{:.3f}')} to "
+                                   f"{number(row['other'][name + '_high'], '{:.3f}')})")
+    return [("cache", lambda row: row["cache"]), ("sink, tail", exact_tokens), ("bits/value in full", lambda row: number(row["bits_per_value"], "{:.3f}")),
+            ("against", lambda row: row["other"]["cache"]), ("its bits", lambda row: number(row["other"]["bits_per_value"], "{:.3f}")),
+            ratio("mean KLD", "mean_kld"), ratio("median", "median_kld"), ratio("99.9 %", "kld_99_9")]
+
+
 def part(name, pattern):
     return lambda row: pattern.format(**row[name]) if name in row else "–"
 
@@ -113,6 +127,8 @@ def page(files):
         section("Quality against bytes", "Lower and further left is better. Lines join presets with equal widths for keys and values; bars are "
                 "95 % intervals. Both axes count what is sealed; exact tokens are the same for all caches of a panel.", figures.pareto(rows)),
         section("Divergence", "Mean, quantiles and agreement over all positions that count.", tables(rows, lambda _: divergence_columns())),
+        section("One cache over another", "The ratio of their figures on the same positions, below 1 where the first loses less. Intervals draw the "
+                "same blocks of positions for both.", tables(pairs(rows), lambda _: comparison_columns())),
         section("Divergence against position", "Means of ranges of positions, from the start of a chunk.", figures.position(rows)),
         section("Error of attention by layer", "Attention's output before its projection, in the last micro-batch of the first chunk: root mean "
                 "square of the difference from the reference over that of the reference. It holds what earlier layers have added.",

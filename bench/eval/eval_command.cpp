@@ -84,6 +84,20 @@ std::size_t caches_that_fit(const EvalOptions& options, const ModelSession& mode
   return std::max<std::size_t>(2, proc_bytes("/proc/meminfo", "MemAvailable:") / 2 / context) - 1;
 }
 
+// As caches are printed. Throws UserError for one that is not measured.
+std::vector<std::string> names_of(const std::vector<std::string>& compared_with,
+                                  const std::vector<CacheChoice>& choices) {
+  std::vector<std::string> names;
+  for (const std::string& text : compared_with) {
+    names.push_back(parse_cache_choice(text).name());
+    if (std::none_of(choices.begin(), choices.end(),
+                     [&](const auto& choice) { return choice.name() == names.back(); })) {
+      throw UserError(fmt::format("--against names '{}', which is not measured", text), "name it in --configs too");
+    }
+  }
+  return names;
+}
+
 void complete(EvalOptions& options) {
   if (options.threads == 0) options.threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   if (options.first_position < 0) options.first_position = options.context_tokens / 2;
@@ -98,6 +112,7 @@ void complete(EvalOptions& options) {
                            : home != nullptr                  ? std::string(home) + "/.cache/kvarn/eval"
                                                               : "kvarn-eval-state";
   }
+  options.compared_with = names_of(options.compared_with, choices_of(options));
   program::check_model_file(options.model_file);
   for (const std::string& file : options.text_files) {
     if (!std::filesystem::is_regular_file(file)) {
@@ -147,6 +162,12 @@ class Evaluation {
         options_.micro_batch_tokens, options_.position_step == 1 ? "" : fmt::format("{}th ", options_.position_step),
         options_.first_position, options_.seed);
     fmt::print("{}", quality_table(rows));
+    const std::string comparisons = comparison_table(rows);
+    if (!comparisons.empty()) {
+      fmt::print(
+          "\nOver the same positions of another cache, 95 % interval by paired bootstrap: below 1 is better\n\n{}",
+          comparisons);
+    }
     const std::string tasks = task_table(rows);
     if (!tasks.empty()) fmt::print("\n{}", tasks);
     std::fflush(stdout);

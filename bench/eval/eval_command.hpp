@@ -13,9 +13,10 @@ struct EvalOptions {
   std::string model_file;
   std::vector<std::string> text_files;
   std::vector<std::string> caches = {"f16", "k8v8", "k5v5", "k4v4", "k4v2", "k3v3", "k2v2", "q8_0", "q5_0", "q4_0"};
-  std::string regime = "tail";  // tail, none or both
-  ExactTokens exact;            // of the regime "tail"
-  int context_tokens = 4096;    // of a chunk
+  std::vector<std::string> compared_with;  // those of `caches` that all others are set against
+  std::string regime = "tail";             // tail, none or both
+  ExactTokens exact;                       // of the regime "tail"
+  int context_tokens = 4096;               // of a chunk
   int chunks = 1;
   int micro_batch_tokens = 512;
   int position_step = 0;    // every so manieth position is compared; 0: as many as fit 128 MiB of logits

@@ -21,6 +21,9 @@ void add_subject_options(CLI::App& app, EvalOptions& options) {
                  "KVarN's with :tile=N and :fields=half|byte")
       ->delimiter(',')
       ->capture_default_str();
+  app.add_option("--against", options.compared_with,
+                 "caches of --configs that all others are set against: ratios of their figures, with intervals")
+      ->delimiter(',');
   app.add_option("--regime", options.regime, "tail: first and last tokens exact; none: no token; both")
       ->check(CLI::IsMember({"tail", "none", "both"}))
       ->capture_default_str();

@@ -145,6 +145,28 @@ void add_rest(Json& row, const EvalOptions& options, const EvalPlan& plan, const
   if (const auto stored = load(plan.free_run)) row["free_run"] = free_run_json(*stored);
 }
 
+// The choices that one is set against: those that were asked for, with the same exact tokens if they have any.
+std::vector<CacheChoice> opponents(const CacheChoice& choice, std::span<const CacheChoice> choices,
+                                   const std::vector<std::string>& names) {
+  std::vector<CacheChoice> found;
+  for (const CacheChoice& other : choices) {
+    const bool is_named = std::find(names.begin(), names.end(), other.name()) != names.end();
+    const bool has_same_tokens = !other.has_exact_tokens() || std::tie(other.sink_tokens, other.tail_tokens) ==
+                                                                  std::tie(choice.sink_tokens, choice.tail_tokens);
+    if (is_named && has_same_tokens && other.key() != choice.key()) found.push_back(other);
+  }
+  return found;
+}
+
+Json comparison_json(const std::vector<Json>& chunks, const std::vector<Json>& other_chunks, const CacheChoice& other,
+                     const EvalOptions& options, const FullBits& bits) {
+  Json ratios =
+      score_ratios(chunks, other_chunks, static_cast<std::size_t>(options.first_position), {.seed = options.seed});
+  ratios["cache"] = other.name();
+  ratios["bits_per_value"] = bits.of(other, other_chunks.front());
+  return ratios;
+}
+
 }  // namespace
 
 std::vector<Json> make_rows(const RowSubject& subject, const EvalOptions& options, const EvalPlan& plan,
@@ -158,6 +180,9 @@ std::vector<Json> make_rows(const RowSubject& subject, const EvalOptions& option
     row["bits_per_value"] = bits.of(choice, chunks.front());
     add_chunks(row, options, chunks);
     add_rest(row, options, plan, choice, store);
+    for (const CacheChoice& other : opponents(choice, choices, options.compared_with)) {
+      row["against"].push_back(comparison_json(chunks, load_all(plan.chunks, other, store), other, options, bits));
+    }
     rows.push_back(std::move(row));
   }
   return rows;

@@ -27,8 +27,13 @@ std::string tokens(const Json& value) {
   return value.is_number() ? std::to_string(value.get<long>()) : value.is_string() ? value.get<std::string>() : "-";
 }
 
-std::string interval(const Json& row) {
-  return number(row, "mean_kld_low", "{:.5f}") + " to " + number(row, "mean_kld_high", "{:.5f}");
+std::string interval(const Json& row, const std::string& name, const char* format) {
+  return number(row, (name + "_low").c_str(), format) + " to " + number(row, (name + "_high").c_str(), format);
+}
+
+Column ratio(std::string title, const char* name) {
+  return {std::move(title),
+          [name](const Json& row) { return number(row, name, "{:.3f}") + " (" + interval(row, name, "{:.3f}") + ")"; }};
 }
 
 std::string count_of(const Json& row, const char* task, const char* name) {
@@ -89,12 +94,35 @@ std::string quality_table(std::span<const Json> rows) {
                       figure("bits/value", "bits_per_value", "{:.2f}"),
                       figure("sealed", "record_bits_per_value", "{:.2f}"),
                       figure("mean KLD", "mean_kld", "{:.5f}"),
-                      {"95 %", interval},
+                      {"95 %", [](const Json& row) { return interval(row, "mean_kld", "{:.5f}"); }},
                       figure("median", "median_kld", "{:.5f}"),
                       figure("99 %", "kld_99", "{:.4f}"),
                       figure("99.9 %", "kld_99_9", "{:.4f}"),
                       figure("same top %", "same_top", "{:.2f}"),
                       figure("perplexity ratio", "perplexity_ratio", "{:.4f}")});
+}
+
+std::string comparison_table(std::span<const Json> rows) {
+  std::vector<Json> pairs;
+  for (const Json& row : rows) {
+    if (!row.contains("against")) continue;
+    for (Json pair : row.at("against")) {
+      pair["ours"] = row;
+      pairs.push_back(std::move(pair));
+    }
+  }
+  const auto of_ours = [](Column column) -> Column {
+    return {column.title, [cell = column.cell](const Json& pair) { return cell(pair.at("ours")); }};
+  };
+  if (pairs.empty()) return "";
+  return table(pairs, {of_ours(cache_column()),
+                       of_ours(exact_column()),
+                       of_ours(figure("bits/value", "bits_per_value", "{:.3f}")),
+                       {"against", [](const Json& pair) { return pair.at("cache").get<std::string>(); }},
+                       figure("its bits", "bits_per_value", "{:.3f}"),
+                       ratio("mean KLD", "mean_kld"),
+                       ratio("median", "median_kld"),
+                       ratio("99.9 %", "kld_99_9")});
 }
 
 std::string task_table(std::span<const Json> rows) {

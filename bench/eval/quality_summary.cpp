@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace kvarn::bench {
@@ -60,6 +62,23 @@ Json score_summary(std::span<const Json> chunks, std::size_t first_position, con
           {"perplexity", std::exp(loss)},
           {"reference_perplexity", std::exp(reference_loss)},
           {"perplexity_ratio", std::exp(loss - reference_loss)}};
+}
+
+Json score_ratios(std::span<const Json> chunks, std::span<const Json> other, std::size_t first_position,
+                  const Bootstrap& bootstrap) {
+  const std::vector<std::vector<double>> series = series_of(chunks, "kld", first_position);
+  if (series.empty()) return Json::object();
+  const std::vector<double> fractions = {0.5, 0.999};
+  const std::vector<Ratio> ratios =
+      bootstrap_ratios(series, series_of(other, "kld", first_position), fractions, bootstrap);
+  Json result;
+  for (const auto& [name, ratio] :
+       {std::pair("mean_kld", ratios[0]), {"median_kld", ratios[1]}, {"kld_99_9", ratios[2]}}) {
+    result[name] = ratio.value;
+    result[std::string(name) + "_low"] = ratio.interval.low;
+    result[std::string(name) + "_high"] = ratio.interval.high;
+  }
+  return result;
 }
 
 Json kld_by_position(std::span<const Json> chunks, std::size_t range_tokens) {

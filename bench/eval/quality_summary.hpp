@@ -15,6 +15,11 @@ namespace kvarn::bench {
 // Chunks are what a lockstep measurement stores. Empty if no position is left.
 Json score_summary(std::span<const Json> chunks, std::size_t first_position, const Bootstrap& bootstrap);
 
+// The same positions of two caches: {mean_kld, median_kld, kld_99_9} of the first over the second, each with its
+// interval in {..._low, ..._high}. Empty if no position is left.
+Json score_ratios(std::span<const Json> chunks, std::span<const Json> other, std::size_t first_position,
+                  const Bootstrap& bootstrap);
+
 // Mean KLD over ranges of positions: [{first, last, mean_kld}], `last` not included. Empty ranges are left out.
 Json kld_by_position(std::span<const Json> chunks, std::size_t range_tokens);
 

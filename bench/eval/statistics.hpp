@@ -29,4 +29,16 @@ struct Bootstrap {
 // shorter last block counts by its length. The same seed gives the same interval. No series may be empty.
 Interval bootstrap_mean(std::span<const std::vector<double>> series, const Bootstrap& settings);
 
+struct Ratio {
+  double value;
+  Interval interval;
+};
+
+// The mean, and then every quantile, of one list of series over that of another, each with its interval: every resample
+// draws the same blocks from both, so that what moves both does not widen it. Both must have the same lengths, none may
+// be empty. A figure of the other that is zero gives no finite ratio.
+std::vector<Ratio> bootstrap_ratios(std::span<const std::vector<double>> series,
+                                    std::span<const std::vector<double>> other, std::span<const double> fractions,
+                                    const Bootstrap& settings);
+
 }  // namespace kvarn::bench

@@ -45,7 +45,7 @@ def environment(paths, arguments=()):
 @pytest.fixture(name="short_run", scope="module")
 def fixture_short_run(paths, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
-    rows, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,k8v8,k2v2", "--greedy", 2, "--greedy-tokens", 8, "--free-run", 8,
+    rows, result = evaluate(paths, folder, *SHORT, "--configs", "host=f16,k8v8,k2v2", "--against", "k8v8", "--greedy", 2, "--greedy-tokens", 8, "--free-run", 8,
                             "--retrieval", 2, "--accumulation", 16)
     return rows, result, folder
 
@@ -72,6 +72,16 @@ def test_host_against_itself_is_zero_and_fewer_bits_are_worse(short_run):
     assert rows["k8v8"]["mean_kld"] < 0.01
     assert rows["k2v2"]["mean_kld"] > 5 * rows["k8v8"]["mean_kld"]
     assert max(error for _, error in rows["k2v2"]["layers"]) > max(error for _, error in rows["k8v8"]["layers"])
+
+
+def test_one_cache_over_another_is_the_ratio_of_their_figures(short_run):
+    rows, result, _ = short_run
+    [ratios] = rows["k2v2"]["against"]
+    assert ratios["cache"] == "k8v8" and ratios["bits_per_value"] == rows["k8v8"]["bits_per_value"]
+    for name in ("mean_kld", "median_kld", "kld_99_9"):
+        assert ratios[name] == pytest.approx(rows["k2v2"][name] / rows["k8v8"][name])
+    assert "against" not in rows["k8v8"]
+    assert "| k2v2 | 0, none |" in result.stdout.split("paired bootstrap")[1]
 
 
 def test_bits_count_what_is_in_memory(short_run):
@@ -126,7 +136,7 @@ def wait_for_results(process, folder, count):
     (["--configs", "k9v9"], "k9v9"), (["--configs", "k4v4:tail=x"], "'x'"), (["--configs", "host=k4v4"], "k4v4"), (["--regime", "some"], "some"),
     (["--context", "many"], "many"), (["--chunks", 100000], "chunks"), (["--context", 128, "--first-position", 127], "127"),
     (["--text", "/nowhere/text"], "/nowhere/text"), (["-m", "/nowhere/model"], "/nowhere/model"), (["--json", "/nowhere/x"], "/nowhere/x"),
-    (["--state", "/proc/nowhere"], "/proc/nowhere"), (["--frobnicate"], "frobnicate"),
+    (["--state", "/proc/nowhere"], "/proc/nowhere"), (["--frobnicate"], "frobnicate"), (["--configs", "k4v4", "--against", "q4_0"], "'q4_0', which is not measured"),
     (["--code", "--code-file", "/nowhere/tasks"], "/nowhere/tasks")])
 def test_what_cannot_be_evaluated_is_one_line(paths, tmp_path, arguments, word):
     base = {"-m": paths.smollm2, "--text": paths.text, "--state": tmp_path}
@@ -143,7 +153,7 @@ def test_report_is_one_page_with_every_cache(paths, short_run, tmp_path):
     page = tmp_path / "report.html"
     subprocess.run([sys.executable, "-B", paths.root / "bench" / "quality_report.py", short_run[2] / "quality.json", "-o", page], check=True)
     text = page.read_text()
-    assert text.count("<svg") == 4 and all(f">{cache}<" in text for cache in ("k8v8", "k2v2"))
+    assert text.count("<svg") == 4 and all(f">{cache}<" in text for cache in ("k8v8", "k2v2")) and "One cache over another" in text
     assert "src=" not in text and "href=\"http" not in text, "nothing is fetched"
 
 

@@ -34,8 +34,22 @@ TEST(QualitySummary, ScoresCountFromTheFirstPositionOn) {
   EXPECT_GE(summary.at("mean_kld_high"), 149.0);
 }
 
+TEST(QualitySummary, RatiosAreOfThePositionsThatCount) {
+  const std::vector<Json> chunks = {chunk(100), chunk(100)};
+  std::vector<Json> other = chunks;
+  for (Json& part : other) {
+    for (Json& kld : part.at("kld")) kld = 4.0 * kld.get<double>();
+    part.at("kld")[0] = 1e9;  // before the first position that counts
+  }
+  const Json ratios = score_ratios(chunks, other, 100, {});
+  for (const char* name : {"mean_kld", "mean_kld_low", "mean_kld_high", "median_kld", "kld_99_9", "kld_99_9_high"}) {
+    EXPECT_DOUBLE_EQ(ratios.at(name), 0.25) << name;
+  }
+}
+
 TEST(QualitySummary, NoPositionLeft_IsEmpty) {
   EXPECT_TRUE(score_summary(std::vector<Json>{chunk(4)}, 100, {}).empty());
+  EXPECT_TRUE(score_ratios(std::vector<Json>{chunk(4)}, std::vector<Json>{chunk(4)}, 100, {}).empty());
 }
 
 TEST(QualitySummary, Curves_AverageRanges) {
