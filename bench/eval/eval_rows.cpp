@@ -145,15 +145,19 @@ void add_rest(Json& row, const EvalOptions& options, const EvalPlan& plan, const
   if (const auto stored = load(plan.free_run)) row["free_run"] = free_run_json(*stored);
 }
 
-// The choices that one is set against: those that were asked for, with the same exact tokens if they have any.
+// The choices that one is set against: those that were asked for, with the same exact tokens if they have any. They are
+// not set against each other.
 std::vector<CacheChoice> opponents(const CacheChoice& choice, std::span<const CacheChoice> choices,
                                    const std::vector<std::string>& names) {
+  const auto is_named = [&](const CacheChoice& other) {
+    return std::find(names.begin(), names.end(), other.name()) != names.end();
+  };
   std::vector<CacheChoice> found;
+  if (is_named(choice)) return found;
   for (const CacheChoice& other : choices) {
-    const bool is_named = std::find(names.begin(), names.end(), other.name()) != names.end();
     const bool has_same_tokens = !other.has_exact_tokens() || std::tie(other.sink_tokens, other.tail_tokens) ==
                                                                   std::tie(choice.sink_tokens, choice.tail_tokens);
-    if (is_named && has_same_tokens && other.key() != choice.key()) found.push_back(other);
+    if (is_named(other) && has_same_tokens) found.push_back(other);
   }
   return found;
 }
